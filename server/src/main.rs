@@ -1,2 +1,6 @@
-//! Placeholder, replaced in the next commits.
+//! podwrightd: a Kubernetes container runtime.
+#![deny(unsafe_code)]
+mod container;
+mod id;
+mod sandbox;
 fn main() {}

@@ -1,0 +1,3 @@
+//! Containers: what they were asked to be, what they are, and each verb on them.
+pub(crate) mod config;
+pub(crate) mod place;

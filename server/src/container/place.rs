@@ -1,0 +1,34 @@
+//! Where a container lives: all that it needs to know of its sandbox, without naming it.
+//!
+//! The sandbox fills this in when it creates a container, so `container` never depends on `sandbox`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The pod's side of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub sandbox_id: String,
+    pub sandbox_name: String,
+    pub sandbox_namespace: String,
+    pub sandbox_uid: String,
+    pub sandbox_annotations: BTreeMap<String, String>,
+    /// Where the pod's log files are; empty: none.
+    pub log_directory: String,
+    /// The pod's parent cgroup as the kubelet named it; empty: the default.
+    pub cgroup_parent: String,
+    pub privileged: bool,
+    pub hostname: String,
+    pub host_network: bool,
+    pub host_ipc: bool,
+    /// Namespace paths to join; `None`: the host's.
+    pub netns: Option<PathBuf>,
+    pub ipc: Option<PathBuf>,
+    pub uts: Option<PathBuf>,
+    /// The pod's shared pid namespace, where it has one.
+    pub pid: Option<PathBuf>,
+    /// The pod's directory: `shm`, `hostname`, `hosts`, `resolv.conf`.
+    pub dir: PathBuf,
+}

@@ -1,0 +1,2 @@
+//! Pod sandboxes.
+pub(crate) mod config;
