@@ -1,6 +1,12 @@
 //! podwrightd: a Kubernetes container runtime.
 #![deny(unsafe_code)]
+#![allow(dead_code)]
+mod config;
 mod container;
+mod error;
 mod id;
+mod operation;
 mod sandbox;
+mod store;
+mod telemetry;
 fn main() {}

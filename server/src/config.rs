@@ -1,0 +1,211 @@
+//! The configuration: one TOML file and the files of `conf.d` beside it, merged per key.
+//!
+//! Nothing has to be configured. A setting exists only if two real deployments need different values. All
+//! mistakes, unknown keys included, are reported at once, each with its file and line.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+mod settings;
+
+use settings::Settings;
+
+/// Where the configuration is looked for when no file is named.
+pub(crate) const DEFAULT_PATH: &str = "/etc/podwright/config.toml";
+
+/// Everything that can be configured, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// What survives a reboot.
+    pub root: PathBuf,
+    /// What ends with the boot.
+    pub state: PathBuf,
+    /// Where CRI is served.
+    pub socket: PathBuf,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: String,
+    /// Handler used when a pod names none; empty: crun if there is one, else runc.
+    pub default_runtime: String,
+    /// Handlers beside the ones discovered on PATH: name to executable.
+    pub runtimes: BTreeMap<String, PathBuf>,
+    /// `podwright-shim`; empty: beside the daemon's own executable.
+    pub shim: PathBuf,
+    /// Parent cgroup of pods whose config names none.
+    pub cgroup_parent: String,
+    /// `None`: systemd where it runs on cgroup v2, else cgroupfs.
+    pub cgroup_driver: Option<CgroupDriver>,
+    pub snapshotter: SnapshotterKind,
+    pub network: NetworkConfig,
+    /// Directory of `<host>/hosts.toml` files.
+    pub registry_hosts: PathBuf,
+    /// Keep compressed blobs after they are unpacked.
+    pub keep_blobs: bool,
+    /// Layers of one image that download at a time.
+    pub max_concurrent_downloads: usize,
+    /// Size of each pod's /dev/shm in bytes.
+    pub shm_size: u64,
+    /// How long the output of an exec is read on after its process ended.
+    pub exec_drain: Duration,
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CgroupDriver {
+    Systemd,
+    Cgroupfs,
+}
+
+/// How root file systems are made from layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SnapshotterKind {
+    /// Overlay where the file system carries it, else copies.
+    Auto,
+    Overlay,
+    Native,
+}
+
+/// Where CNI's files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NetworkConfig {
+    pub conf_dir: PathBuf,
+    pub bin_dirs: Vec<PathBuf>,
+    pub cache_dir: PathBuf,
+    /// For one ADD, DEL, CHECK or GC of a whole chain.
+    pub timeout: Duration,
+}
+
+/// Every mistake found, one line each.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub(crate) struct Mistakes(pub Vec<String>);
+
+impl Config {
+    /// Reads `path` and `conf.d/*.toml` beside it. No file at all gives the defaults, unless it `must_exist`.
+    ///
+    /// # Errors
+    /// All mistakes of all files.
+    pub(crate) fn load(path: &Path, must_exist: bool) -> Result<Self, Mistakes> {
+        let mut settings = Settings::default();
+        if must_exist || path.exists() {
+            settings.read(path);
+        }
+        settings.read_dir(&path.with_file_name("conf.d"));
+        Self::from_settings(settings)
+    }
+
+    fn from_settings(mut from: Settings) -> Result<Self, Mistakes> {
+        let state = from.path("state", "/run/podwright");
+        let config = Self {
+            root: from.path("root", "/var/lib/podwright"),
+            socket: from.optional_path("socket").unwrap_or_else(|| state.join("podwright.sock")),
+            state,
+            log_level: from.one_of("log_level", &["info", "error", "warn", "debug", "trace"]),
+            default_runtime: from.text("default_runtime", ""),
+            runtimes: from.paths_under("runtimes"),
+            shim: from.optional_path("shim").unwrap_or_default(),
+            cgroup_parent: from.text("cgroup.parent", "/podwright"),
+            cgroup_driver: match from
+                .one_of("cgroup.driver", &["auto", "systemd", "cgroupfs"])
+                .as_str()
+            {
+                "systemd" => Some(CgroupDriver::Systemd),
+                "cgroupfs" => Some(CgroupDriver::Cgroupfs),
+                _ => None,
+            },
+            snapshotter: match from.one_of("snapshotter", &["auto", "overlay", "native"]).as_str() {
+                "overlay" => SnapshotterKind::Overlay,
+                "native" => SnapshotterKind::Native,
+                _ => SnapshotterKind::Auto,
+            },
+            network: NetworkConfig {
+                conf_dir: from.path("network.conf_dir", "/etc/cni/net.d"),
+                bin_dirs: from.paths("network.bin_dirs", &["/opt/cni/bin", "/usr/lib/cni"]),
+                cache_dir: from.path("network.cache_dir", "/var/lib/cni"),
+                timeout: Duration::from_secs(from.integer("network.timeout_seconds", 60, 1..=600)),
+            },
+            registry_hosts: from.path("registry.hosts_dir", "/etc/podwright/certs.d"),
+            keep_blobs: from.boolean("image.keep_blobs", false),
+            max_concurrent_downloads: usize::try_from(from.integer(
+                "image.max_concurrent_downloads",
+                6,
+                1..=64,
+            ))
+            .unwrap_or(6),
+            shm_size: from.integer("shm_size", 64 << 20, (64 << 10)..=(1 << 40)),
+            exec_drain: Duration::from_secs(from.integer("exec.drain_seconds", 1, 0..=3600)),
+        };
+        from.finish().map(|()| config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(files: &[(&str, &str)]) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let at = dir.path().to_str().unwrap().to_owned() + "/";
+        Config::load(&dir.path().join("config.toml"), false)
+            .map_err(|m| m.to_string().replace(&at, ""))
+    }
+
+    #[test]
+    fn no_file_gives_the_defaults() {
+        let config = load(&[]).unwrap();
+        assert_eq!(config.socket, Path::new("/run/podwright/podwright.sock"));
+        assert_eq!(config.cgroup_driver, None);
+    }
+
+    #[test]
+    fn the_shipped_file_holds_every_setting_at_its_default() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config.toml");
+        if !shipped.exists() {
+            return;
+        }
+        let config = Config::load(&shipped, true).unwrap();
+        assert_eq!(config, load(&[]).unwrap());
+    }
+
+    #[test]
+    fn drop_ins_override_single_keys_in_the_order_of_their_names() {
+        let config = load(&[
+            ("config.toml", "log_level = 'warn'\n[network]\nconf_dir = '/a'\ncache_dir = '/b'\n"),
+            ("conf.d/20.toml", "network.conf_dir = '/d'\n"),
+            ("conf.d/10.toml", "network.conf_dir = '/c'\n"),
+        ])
+        .unwrap();
+        assert_eq!(config.network.conf_dir, Path::new("/d"));
+        assert_eq!(config.network.cache_dir, Path::new("/b"));
+        assert_eq!(config.log_level, "warn");
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_with_their_place() {
+        let told = load(&[
+            ("config.toml", "log_level = 'loud'\nroot = 7\n\n[network]\ntimeout_seconds = 0\n"),
+            ("conf.d/a.toml", "[network]\nconf_dri = '/x'\n"),
+        ])
+        .unwrap_err();
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "conf.d/a.toml:2: network.conf_dri: no such setting; did you mean network.conf_dir?",
+                "config.toml:1: log_level: \"loud\" is none of info, error, warn, debug, trace",
+                "config.toml:2: root: needs an absolute path as text",
+                "config.toml:5: network.timeout_seconds: 0 is not within 1 to 600",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_told_with_its_line() {
+        let told = load(&[("config.toml", "root = '/a'\nroot = = 3\n")]).unwrap_err();
+        assert!(told.starts_with("config.toml:2: "), "{told}");
+    }
+}

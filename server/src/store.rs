@@ -1,0 +1,222 @@
+//! What must survive a restart: records by table and key, in one small embedded database each for pods and
+//! for images, so that the commit of a pod's record never waits behind that of an image.
+//!
+//! Everything is read once, at start; after that memory is read and the store only written. A write returns
+//! when it is on the disk. One writer thread for each database folds all writes that wait into one commit
+//! (redb has no group commit of its own).
+//!
+//! Records are versioned JSON. One that cannot be decoded is set aside under its own table, and a database
+//! that cannot be opened is renamed aside: neither keeps the daemon from starting, since the host's own state
+//! is compared with the records anyway.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Result};
+
+#[cfg(feature = "store-redb")]
+mod redb;
+#[cfg(feature = "store-sled")]
+mod sled;
+
+#[cfg(all(feature = "store-redb", not(feature = "store-sled")))]
+use redb::Redb as Chosen;
+#[cfg(feature = "store-sled")]
+use sled::Sled as Chosen;
+
+/// Leads every record; a reader that does not know the version sets the record aside.
+const RECORD_VERSION: u8 = 1;
+/// Where undecodable records go: `<table>/<key>`.
+const ASIDE: &str = "aside";
+/// Writes folded into one commit at most.
+const MAX_BATCH: usize = 256;
+
+/// One change: a value to keep, or `None` to forget the key.
+#[derive(Debug, Clone)]
+pub(crate) struct Write {
+    table: &'static str,
+    key: String,
+    value: Option<Vec<u8>>,
+}
+
+/// A key-value engine: ordered tables of byte strings.
+///
+/// `commit` applies all writes or none, and returns only when they survive a loss of power. `scan` sees every
+/// commit that returned. A table that was never written is empty. One process at a time has a database open.
+trait Engine: Send + Sized + 'static {
+    /// Opens the database at `path`, creating it if there is none.
+    fn open(path: &Path) -> Result<Self>;
+    /// Applies the writes, in order, in one durable transaction.
+    fn commit(&self, writes: &[Write]) -> Result<()>;
+    /// All entries of a table, by key.
+    fn scan(&self, table: &str) -> Result<Vec<(String, Vec<u8>)>>;
+}
+
+enum Job {
+    Commit(Vec<Write>, oneshot::Sender<Result<(), String>>),
+    Scan(&'static str, mpsc::SyncSender<Result<Vec<(String, Vec<u8>)>>>),
+}
+
+/// A handle on one database; clones share it.
+#[derive(Clone)]
+pub(crate) struct Store {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Store {
+    /// Opens the database at `path` (a file or directory, by engine). A broken one is renamed aside.
+    ///
+    /// # Errors
+    /// When not even an empty database can be made there.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        Self::open_with::<Chosen>(path)
+    }
+
+    fn open_with<E: Engine>(path: &Path) -> Result<Self> {
+        let engine = match E::open(path) {
+            Ok(engine) => engine,
+            Err(err) if path.exists() => {
+                let aside = set_aside(path)?;
+                tracing::error!(%err, aside = %aside.display(), "database cannot be opened; set aside, starting with none");
+                E::open(path)?
+            }
+            Err(err) => return Err(err),
+        };
+        let (jobs, queue) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || write_loop(&engine, &queue))
+            .map_err(Error::io("start the writer thread of", path))?;
+        Ok(Self { jobs })
+    }
+
+    /// Keeps `value` under `key`; durable when this returns.
+    pub(crate) async fn put<T: Serialize + Sync>(
+        &self,
+        table: &'static str,
+        key: &str,
+        value: &T,
+    ) -> Result<()> {
+        let mut bytes = vec![RECORD_VERSION];
+        serde_json::to_writer(&mut bytes, value)
+            .map_err(|err| Error::Store(format!("encode {table}/{key}: {err}")))?;
+        self.commit(vec![Write { table, key: key.to_owned(), value: Some(bytes) }]).await
+    }
+
+    /// Forgets `key`; no error if there is none.
+    pub(crate) async fn delete(&self, table: &'static str, key: &str) -> Result<()> {
+        self.commit(vec![Write { table, key: key.to_owned(), value: None }]).await
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<()> {
+        let (done, result) = oneshot::channel();
+        let gone = |_| Error::Store("the writer thread is gone".into());
+        self.jobs.send(Job::Commit(writes, done)).map_err(|_| gone(()))?;
+        result.await.map_err(|_| gone(()))?.map_err(Error::Store)
+    }
+
+    /// Every record of a table. Those that cannot be decoded are set aside and logged. Blocks: for start-up.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    pub(crate) fn load<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+    ) -> Result<Vec<(String, T)>> {
+        let mut records = Vec::new();
+        let mut bad = Vec::new();
+        for (key, bytes) in self.scan(table)? {
+            match decode(&bytes) {
+                Ok(value) => records.push((key, value)),
+                Err(reason) => {
+                    tracing::error!(table, key, reason, "record cannot be decoded; set aside");
+                    bad.push(Write {
+                        table: ASIDE,
+                        key: format!("{table}/{key}"),
+                        value: Some(bytes),
+                    });
+                    bad.push(Write { table, key, value: None });
+                }
+            }
+        }
+        if !bad.is_empty() {
+            let (done, result) = oneshot::channel();
+            if self.jobs.send(Job::Commit(bad, done)).is_ok() {
+                result.blocking_recv().ok();
+            }
+        }
+        Ok(records)
+    }
+
+    fn scan(&self, table: &'static str) -> Result<Vec<(String, Vec<u8>)>> {
+        let gone = || Error::Store("the writer thread is gone".into());
+        let (answer, entries) = mpsc::sync_channel(1);
+        self.jobs.send(Job::Scan(table, answer)).map_err(|_| gone())?;
+        entries.recv().map_err(|_| gone())?
+    }
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    match bytes.split_first() {
+        Some((&RECORD_VERSION, json)) => {
+            serde_json::from_slice(json).map_err(|err| err.to_string())
+        }
+        Some((version, _)) => Err(format!("version {version} is not known")),
+        None => Err("empty".into()),
+    }
+}
+
+fn set_aside(path: &Path) -> Result<PathBuf> {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".broken-{now}"));
+    let aside = PathBuf::from(name);
+    std::fs::rename(path, &aside).map_err(Error::io("set aside", path))?;
+    Ok(aside)
+}
+
+/// Serves jobs until every handle is gone. All commits that wait go into one transaction.
+fn write_loop<E: Engine>(engine: &E, queue: &mpsc::Receiver<Job>) {
+    let mut pending = None;
+    while let Some(job) = pending.take().or_else(|| queue.recv().ok()) {
+        match job {
+            Job::Scan(table, answer) => {
+                answer.send(engine.scan(table)).ok();
+            }
+            Job::Commit(mut writes, done) => {
+                let mut waiting = vec![done];
+                while writes.len() < MAX_BATCH {
+                    match queue.try_recv() {
+                        Ok(Job::Commit(more, done)) => {
+                            writes.extend(more);
+                            waiting.push(done);
+                        }
+                        Ok(other) => {
+                            pending = Some(other);
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                }
+                let result = engine.commit(&writes).map_err(|err| err.to_string());
+                for done in waiting {
+                    done.send(result.clone()).ok();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

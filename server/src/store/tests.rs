@@ -1,0 +1,83 @@
+//! One suite for every engine: what the daemon relies on.
+
+use super::*;
+
+fn put(table: &'static str, key: &str, value: &[u8]) -> Write {
+    Write { table, key: key.into(), value: Some(value.to_vec()) }
+}
+
+fn suite<E: Engine>() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let engine = E::open(&path).unwrap();
+    assert!(engine.scan("pods").unwrap().is_empty(), "a table never written is empty");
+
+    engine
+        .commit(&[put("pods", "b", b"2"), put("pods", "a", b"1"), put("podsx", "c", b"3")])
+        .unwrap();
+    engine
+        .commit(&[
+            put("pods", "a", b"one"),
+            Write { table: "pods", key: "none".into(), value: None },
+        ])
+        .unwrap();
+    let pods = engine.scan("pods").unwrap();
+    assert_eq!(pods, [("a".into(), b"one".to_vec()), ("b".into(), b"2".to_vec())]);
+    drop(engine);
+
+    let again = E::open(&path).unwrap();
+    assert_eq!(again.scan("pods").unwrap(), pods, "a commit outlives the process");
+    again.commit(&[Write { table: "pods", key: "a".into(), value: None }]).unwrap();
+    assert_eq!(again.scan("pods").unwrap().len(), 1);
+    drop(again);
+    broken_database_is_set_aside::<E>(&path);
+}
+
+fn broken_database_is_set_aside<E: Engine>(path: &Path) {
+    let dir = path.parent().unwrap();
+    let bad = dir.join("bad");
+    std::fs::write(&bad, b"this is no database".repeat(1000)).unwrap();
+    let store = Store::open_with::<E>(&bad).unwrap();
+    assert!(store.load::<String>("pods").unwrap().is_empty());
+    let aside = std::fs::read_dir(dir).unwrap().filter_map(Result::ok);
+    assert!(aside.into_iter().any(|e| e.file_name().to_string_lossy().starts_with("bad.broken-")));
+}
+
+#[cfg(feature = "store-redb")]
+#[test]
+fn redb_keeps_the_contract() {
+    suite::<super::redb::Redb>();
+}
+
+#[cfg(feature = "store-sled")]
+#[test]
+fn sled_keeps_the_contract() {
+    suite::<super::sled::Sled>();
+}
+
+#[tokio::test]
+async fn writes_of_many_tasks_are_all_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("db")).unwrap();
+    let writes = (0..200).map(|n| {
+        let store = store.clone();
+        async move { store.put("pods", &format!("{n:03}"), &n).await.unwrap() }
+    });
+    futures_util::future::join_all(writes).await;
+    let all =
+        tokio::task::spawn_blocking(move || store.load::<u32>("pods")).await.unwrap().unwrap();
+    assert_eq!(all.len(), 200);
+    assert!(all.iter().all(|(key, n)| key.parse::<u32>().unwrap() == *n));
+}
+
+#[test]
+fn a_record_of_another_version_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("db")).unwrap();
+    let (done, result) = oneshot::channel();
+    store.jobs.send(Job::Commit(vec![put("pods", "x", b"\x09{}")], done)).unwrap();
+    result.blocking_recv().unwrap().unwrap();
+    assert!(store.load::<serde_json::Value>("pods").unwrap().is_empty());
+    assert_eq!(store.scan(ASIDE).unwrap()[0].0, "pods/x");
+    assert!(store.scan("pods").unwrap().is_empty());
+}
