@@ -3,7 +3,9 @@
 #![allow(dead_code)]
 mod config;
 mod container;
+mod cri;
 mod error;
+mod host;
 mod id;
 mod operation;
 mod sandbox;

@@ -1,3 +1,4 @@
 //! Containers: what they were asked to be, what they are, and each verb on them.
 pub(crate) mod config;
 pub(crate) mod place;
+pub(crate) mod state;

@@ -1,2 +1,3 @@
 //! Pod sandboxes.
 pub(crate) mod config;
+pub(crate) mod state;

@@ -1,0 +1,5 @@
+//! The protocol edge: the only module that names `api` and `tonic`. Parses requests into checked values, runs
+//! operations, and turns results back into messages.
+
+mod in_flight;
+mod status;

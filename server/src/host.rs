@@ -1,0 +1,167 @@
+//! Facts about this node, read once at start: boot, cgroups, our own privileges, OCI runtimes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::config::{CgroupDriver, Config};
+use crate::error::{Error, Result};
+
+pub(crate) mod cgroup;
+pub(crate) mod process;
+
+/// What the node is and may do.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// Changes with every boot: no process of another boot is alive.
+    pub boot_id: String,
+    pub cgroup_v2: bool,
+    pub cgroup_driver: CgroupDriver,
+    /// Without CAP_SYS_RESOURCE `oom_score_adj` cannot be lowered nor hard limits raised.
+    pub sys_resource: bool,
+    /// Our own, below which no container's can go without CAP_SYS_RESOURCE.
+    pub oom_score_adj: i32,
+    /// Capabilities that we may hand on (the bounding set), as a bit mask.
+    pub bounding: u64,
+    pub hostname: String,
+    pub kernel: String,
+    /// OCI runtimes by handler name.
+    pub handlers: BTreeMap<String, Handler>,
+    /// The handler of pods that name none.
+    pub default_handler: String,
+}
+
+/// A runtime handler: the name in a RuntimeClass, and the program behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Handler {
+    pub name: String,
+    pub binary: PathBuf,
+}
+
+/// OCI runtimes looked for on PATH, best first: the first one found is the default.
+const DISCOVERED: [&str; 3] = ["crun", "runc", "youki"];
+/// Searched besides PATH: a service's PATH is often short.
+const EXTRA_PATH: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+const CAP_SYS_RESOURCE: u32 = 24;
+
+impl Host {
+    /// Reads the facts and settles what the configuration leaves open.
+    ///
+    /// # Errors
+    /// When there is no OCI runtime, or the configured default is none of those there are.
+    pub(crate) fn probe(config: &Config) -> Result<Self> {
+        let cgroup_v2 = is_cgroup_v2();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let effective = capability_mask(&status, "CapEff:");
+        let handlers = discover(config);
+        let default_handler = default_handler(config, &handlers)?;
+        let uname = rustix::system::uname();
+        Ok(Self {
+            boot_id: read("/proc/sys/kernel/random/boot_id")?,
+            cgroup_v2,
+            cgroup_driver: config.cgroup_driver.unwrap_or_else(|| detect_driver(cgroup_v2)),
+            sys_resource: effective & (1 << CAP_SYS_RESOURCE) != 0,
+            oom_score_adj: read("/proc/self/oom_score_adj")?.parse().unwrap_or(0),
+            bounding: capability_mask(&status, "CapBnd:"),
+            hostname: uname.nodename().to_string_lossy().into_owned(),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            handlers,
+            default_handler,
+        })
+    }
+
+    /// The handler that a pod named; empty is the default.
+    pub(crate) fn handler(&self, name: &str) -> Result<&Handler> {
+        let name = if name.is_empty() { &self.default_handler } else { name };
+        self.handlers.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.handlers.keys().map(String::as_str).collect();
+            Error::invalid(
+                "runtime_handler",
+                format!("no runtime for {name:?} is configured; there are {}", known.join(", ")),
+            )
+        })
+    }
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .map_err(Error::io("read", Path::new(path)))
+}
+
+fn is_cgroup_v2() -> bool {
+    /// CGROUP2_SUPER_MAGIC of linux/magic.h.
+    const MAGIC: i64 = 0x6367_7270;
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| i64::from(fs.f_type) == MAGIC)
+}
+
+fn detect_driver(cgroup_v2: bool) -> CgroupDriver {
+    if cgroup_v2 && Path::new("/run/systemd/system").is_dir() {
+        CgroupDriver::Systemd
+    } else {
+        CgroupDriver::Cgroupfs
+    }
+}
+
+/// A `Cap…:` line of /proc/self/status.
+fn capability_mask(status: &str, line: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|text| text.strip_prefix(line))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+fn discover(config: &Config) -> BTreeMap<String, Handler> {
+    let mut handlers = BTreeMap::new();
+    for name in DISCOVERED {
+        if let Some(binary) = find_on_path(name) {
+            handlers.insert(name.to_owned(), Handler { name: name.to_owned(), binary });
+        }
+    }
+    for (name, binary) in &config.runtimes {
+        handlers.insert(name.clone(), Handler { name: name.clone(), binary: binary.clone() });
+    }
+    handlers
+}
+
+fn default_handler(config: &Config, handlers: &BTreeMap<String, Handler>) -> Result<String> {
+    if !config.default_runtime.is_empty() {
+        return match handlers.get(&config.default_runtime) {
+            Some(handler) => Ok(handler.name.clone()),
+            None => Err(Error::Unsupported(format!(
+                "default_runtime: there is no runtime {:?}",
+                config.default_runtime
+            ))),
+        };
+    }
+    DISCOVERED
+        .iter()
+        .find(|name| handlers.contains_key(**name))
+        .map(|name| (*name).to_owned())
+        .or_else(|| handlers.keys().next().cloned())
+        .ok_or_else(|| Error::Unsupported("no OCI runtime on PATH: install crun or runc".into()))
+}
+
+/// The first executable file of that name on PATH.
+pub(crate) fn find_on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(EXTRA_PATH.iter().map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|file| {
+            rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_read_from_their_own_line() {
+        let status = "Name:\tx\nCapEff:\t0000000001000000\nCapBnd:\t00000000000000ff\n";
+        assert_eq!(capability_mask(status, "CapEff:"), 1 << CAP_SYS_RESOURCE);
+        assert_eq!(capability_mask(status, "CapBnd:"), 0xff);
+        assert_eq!(capability_mask(status, "CapAmb:"), 0);
+    }
+}

@@ -1,0 +1,133 @@
+//! A cgroup by its OCI `cgroupsPath`: where it is in the file system, who is in it, how it ends.
+//!
+//! Works on cgroup v2 and on v1's separate hierarchies. Used as the last resort, when a shim or an OCI runtime
+//! did not end what they started: the kernel's own list of processes is believed over anybody's record.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// How long killed processes may take to leave.
+const LIMIT: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(5);
+
+/// The directory below each hierarchy's root that `cgroupsPath` stands for; systemd's `slice:prefix:name` form
+/// is expanded as systemd nests slices.
+pub(crate) fn relative(cgroups_path: &str) -> PathBuf {
+    let Some((slice, rest)) = cgroups_path.split_once(':') else {
+        return PathBuf::from(cgroups_path.trim_start_matches('/'));
+    };
+    let name = rest.replace(':', "-");
+    let scope = if name.ends_with(".scope") { name } else { format!("{name}.scope") };
+    expand_slice(slice).join(scope)
+}
+
+/// `a-b.slice` lies in `a.slice`.
+fn expand_slice(slice: &str) -> PathBuf {
+    let base = Path::new(slice).file_name().map_or("", |name| name.to_str().unwrap_or(""));
+    let stem = base.strip_suffix(".slice").unwrap_or(base);
+    let mut path = PathBuf::new();
+    for (at, _) in stem.match_indices('-') {
+        path.push(format!("{}.slice", &stem[..at]));
+    }
+    path.join(format!("{stem}.slice"))
+}
+
+/// The directories of that cgroup that exist: one on v2, one for each hierarchy on v1.
+fn directories(relative: &Path) -> Vec<PathBuf> {
+    let mut roots = vec![PathBuf::from(ROOT)];
+    if let Ok(entries) = std::fs::read_dir(ROOT) {
+        // On v1 each hierarchy is a directory here; on v2 these are cgroups, where nothing of that path lies.
+        roots.extend(
+            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()),
+        );
+    }
+    roots
+        .into_iter()
+        .map(|root| root.join(relative))
+        .filter(|dir| dir.join("cgroup.procs").exists())
+        .collect()
+}
+
+/// Everybody in the cgroup, not in those below it.
+pub(crate) fn processes(cgroups_path: &str) -> Vec<i32> {
+    let mut pids: Vec<i32> = directories(&relative(cgroups_path))
+        .iter()
+        .filter_map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok())
+        .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// Kills everybody in the cgroup and removes it. No error if there is none. Blocks for five seconds at most.
+///
+/// # Errors
+/// A text that says who would not die.
+pub(crate) fn end(cgroups_path: &str) -> Result<(), String> {
+    let until = Instant::now() + LIMIT;
+    let relative = relative(cgroups_path);
+    if relative.as_os_str().is_empty() {
+        return Ok(());
+    }
+    loop {
+        let dirs = directories(&relative);
+        if dirs.is_empty() {
+            return Ok(());
+        }
+        for dir in &dirs {
+            std::fs::write(dir.join("cgroup.kill"), "1").ok();
+        }
+        let pids = processes(cgroups_path);
+        for pid in pids.iter().copied().filter_map(Pid::from_raw) {
+            kill_process(pid, Signal::KILL).ok();
+        }
+        for dir in &dirs {
+            remove_tree(dir);
+        }
+        if Instant::now() > until {
+            return Err(format!("cgroup {cgroups_path}: processes {pids:?} do not end"));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Removes the cgroups below `dir`, deepest first, then itself; what is busy stays.
+fn remove_tree(dir: &Path) {
+    if let Ok(entries) = std::fs::read_dir(dir) {
+        for child in
+            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir())
+        {
+            std::fs::write(child.join("cgroup.kill"), "1").ok();
+            remove_tree(&child);
+        }
+    }
+    std::fs::remove_dir(dir).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_both_drivers() {
+        for (given, expected) in [
+            ("/kubepods/burstable/podX/abc", "kubepods/burstable/podX/abc"),
+            (
+                "kubepods-burstable-podX.slice:podwright:abc",
+                "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podX.slice/podwright-abc.scope",
+            ),
+            ("system.slice:podwright:abc", "system.slice/podwright-abc.scope"),
+        ] {
+            assert_eq!(relative(given), Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn ending_a_cgroup_that_is_not_there_is_no_error() {
+        assert_eq!(end("/podwright-test-none/abc"), Ok(()));
+    }
+}
