@@ -1,1 +1,2 @@
-//! Placeholder, replaced in the next commits.
+//! The harness: a real daemon, a real registry and real runtimes in private namespaces.
+#![forbid(unsafe_code)]
