@@ -1,1 +1,53 @@
-fn main() {}
+//! Compiles the wire contracts under `proto/` with protox, so that no protoc is needed.
+
+use std::path::Path;
+
+/// Read by shim and server alike: plain messages, over prost alone.
+const SHIM: &[&str] = &[
+    "containerd/bootstrap.proto",
+    "containerd/events.proto",
+    "containerd/events_service.proto",
+    "containerd/runc.proto",
+    "containerd/runtimeoptions.proto",
+    "containerd/sandbox.proto",
+    "containerd/task.proto",
+    "podwright/shim.proto",
+    "ttrpc/ttrpc.proto",
+];
+
+/// The kubelet's interface: messages, and both halves of its gRPC services.
+const CRI: &str = "cri/v1/service.proto";
+
+/// CRI messages that carry secrets: `src/redact.rs` writes their `Debug`.
+const SECRET: &[&str] = &["runtime.v1.AuthConfig", "runtime.v1.KeyValue"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let root = Path::new("proto");
+
+    let shim = protox::compile(SHIM, [root])?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_server(false)
+        .btree_map(".")
+        .include_file("shim.rs")
+        .compile_fds_with_config(shim, named())?;
+
+    if std::env::var_os("CARGO_FEATURE_CRI").is_some() {
+        let cri = protox::compile([CRI], [root])?;
+        tonic_prost_build::configure()
+            .build_transport(false)
+            .generate_default_stubs(true)
+            .btree_map(".")
+            .skip_debug(SECRET)
+            .compile_fds_with_config(cri, named())?;
+    }
+    Ok(())
+}
+
+/// Messages know their own names, which an `Any` carries on the wire.
+fn named() -> tonic_prost_build::Config {
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names();
+    config
+}
