@@ -1,0 +1,62 @@
+//! The cache against what libcni writes.
+
+use super::*;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use std::os::unix::fs::PermissionsExt;
+
+const LIST: &[u8] = br#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"x"}]}"#;
+
+fn sample() -> (Network, Attachment, CniResult) {
+    let mut attachment = Attachment::for_pod("abc123", "ns", "pod", "uid");
+    attachment.netns = Some("/run/netns/x".into());
+    attachment.args.truncate(2);
+    attachment.capabilities.mac = Some("02:00:00:00:00:01".into());
+    let result = CniResult::parse(br#"{"ips":[{"address":"10.0.0.2/24"}]}"#, "1.0.0").unwrap();
+    (Network::parse(LIST).unwrap(), attachment, result)
+}
+
+#[test]
+fn an_entry_is_as_libcni_writes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (network, attachment, result) = sample();
+    write(dir.path(), &network, &attachment, &result).unwrap();
+    let file = dir.path().join("results/net-abc123-eth0");
+    let json = fs::read_to_string(&file).unwrap();
+    let config = BASE64.encode(LIST);
+    let expected = format!(
+        r#"{{"kind":"cniCacheV1","containerId":"abc123","config":"{config}","ifName":"eth0","networkName":"net","netns":"/run/netns/x","cniArgs":[["IgnoreUnknown","1"],["K8S_POD_NAMESPACE","ns"]],"capabilityArgs":{{"mac":"02:00:00:00:00:01"}},"result":{{"cniVersion":"1.0.0","ips":[{{"address":"10.0.0.2/24"}}]}}}}"#
+    );
+    assert_eq!(json, expected);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(dir.path().join("results")).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+
+    let entry = read(dir.path(), &network, &attachment).unwrap();
+    assert_eq!((entry.attachment(), entry.config.as_slice()), (attachment.clone(), LIST));
+    assert_eq!(list(dir.path()).unwrap(), [entry]);
+    remove(dir.path(), &network, &attachment).unwrap();
+    remove(dir.path(), &network, &attachment).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("results")).unwrap().count(), 0);
+}
+
+#[test]
+fn bad_entries_are_as_good_as_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (network, attachment, _) = sample();
+    assert!(
+        read(dir.path(), &network, &attachment).is_none() && list(dir.path()).unwrap().is_empty()
+    );
+    fs::create_dir(dir.path().join("results")).unwrap();
+    let file = dir.path().join("results/net-abc123-eth0");
+    for json in ["", "{", "[]", r#"{"kind":"other"}"#, r#"{"kind":"cniCacheV1","containerId":"x"}"#]
+    {
+        fs::write(&file, json).unwrap();
+        assert!(read(dir.path(), &network, &attachment).is_none(), "{json}");
+        assert!(list(dir.path()).unwrap().is_empty(), "{json}");
+    }
+    fs::write(&file, r#"{"cniVersion":"0.4.0","ips":[]}"#).unwrap();
+    assert_eq!(read(dir.path(), &network, &attachment).unwrap().result["cniVersion"], "0.4.0");
+}
