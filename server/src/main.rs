@@ -7,6 +7,7 @@ mod cri;
 mod error;
 mod host;
 mod id;
+mod image;
 mod operation;
 mod sandbox;
 mod store;

@@ -1,0 +1,64 @@
+//! What can go wrong with an image, one variant for each decision of the caller.
+
+use std::path::{Path, PathBuf};
+
+use super::reference::InvalidReference;
+
+/// A failure to get, keep or find an image.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The client's text is no reference.
+    #[error(transparent)]
+    Reference(#[from] InvalidReference),
+    /// The credentials that the client passed cannot be used.
+    #[error("credentials: {0}")]
+    Credentials(&'static str),
+    /// No registry that may serve the image has it.
+    #[error("{0}: not found")]
+    NotFound(String),
+    /// No registry could be reached, or none was able to answer.
+    #[error("RegistryUnavailable: {0}")]
+    Unavailable(String),
+    /// A registry answered and refused.
+    #[error("{0}")]
+    Refused(String),
+    /// What the registry sent is not what it should be: a digest, a size or a format is wrong.
+    #[error("{0}")]
+    Content(String),
+    /// An image of a kind that is not run here.
+    #[error("{0}")]
+    Unsupported(String),
+    /// No byte arrived for too long.
+    #[error("{0}")]
+    Stalled(String),
+    /// The node's own registry configuration is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// An operating system call failed.
+    #[error("{op} {}: {source}", path.display())]
+    Io { op: &'static str, path: PathBuf, source: std::io::Error },
+    /// A layer could not be unpacked or found.
+    #[error("{0}")]
+    Snapshot(String),
+    /// The record of an image could not be kept.
+    #[error("{0}")]
+    Store(String),
+    /// A fault of ours.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// The image is not what it should be.
+    pub(super) fn content(text: impl Into<String>) -> Self {
+        Self::Content(text.into())
+    }
+
+    /// For `map_err` on a system call.
+    pub(super) fn io<E: Into<std::io::Error>>(
+        op: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io { op, path: path.to_owned(), source: source.into() }
+    }
+}
