@@ -1,7 +1,7 @@
 //! The verbs, each over the whole chain of a network.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -317,7 +317,7 @@ fn completed(attachment: &Attachment, cached: Option<&CachedAttachment>) -> Atta
     if attachment.capabilities == crate::Capabilities::default() {
         attachment.capabilities = before.capabilities;
     }
-    // A namespace that is gone is not taken from the cache, nor is one that the caller left out.
-    attachment.netns = attachment.netns.filter(|path: &PathBuf| Path::new(path).exists());
+    // Where there is no namespace (any more), plugins are told so: a path to something else makes some fail for good.
+    attachment.netns = attachment.netns.filter(|path| netns::is_netns(path));
     attachment
 }
