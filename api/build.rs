@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use prost::Message;
+
 /// Read by shim and server alike: plain messages, over prost alone.
 const SHIM: &[&str] = &[
     "containerd/bootstrap.proto",
@@ -35,6 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     if std::env::var_os("CARGO_FEATURE_CRI").is_some() {
         let cri = protox::compile([CRI], [root])?;
+        let out = std::env::var_os("OUT_DIR").ok_or("no OUT_DIR")?;
+        std::fs::write(Path::new(&out).join("cri.bin"), cri.encode_to_vec())?;
         tonic_prost_build::configure()
             .build_transport(false)
             .generate_default_stubs(true)

@@ -1,2 +1,113 @@
-//! Placeholder, replaced in the next commits.
-fn main() {}
+//! `podwright`: looks at the pods of this node, runs some, and shows what went wrong.
+//!
+//! It talks CRI to podwrightd over the unix socket, as the kubelet does, so it sees what the
+//! kubelet sees. Each verb is a module of its name: its arguments, and `run`.
+
+#![forbid(unsafe_code)]
+
+mod daemon;
+mod exec;
+mod failure;
+mod find;
+mod human;
+mod images;
+mod inspect;
+mod json;
+mod log_file;
+mod logs;
+mod pods;
+mod ps;
+mod pull;
+mod rm;
+mod rmi;
+mod run;
+mod stop;
+mod table;
+mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::daemon::Daemon;
+
+/// Runs pods on this node and looks at them, through podwrightd.
+#[derive(Debug, Parser)]
+#[command(name = "podwright", version, disable_help_subcommand = true)]
+struct Cli {
+    /// The socket of podwrightd
+    #[arg(
+        long,
+        global = true,
+        env = "PODWRIGHT_SOCKET",
+        default_value = "/run/podwright/podwright.sock",
+        hide_env_values = true,
+        value_name = "PATH",
+        value_parser = daemon::parse_socket
+    )]
+    socket: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::Args),
+    Ps(ps::Args),
+    Pods(pods::Args),
+    Images(images::Args),
+    Pull(pull::Args),
+    Logs(logs::Args),
+    Exec(exec::Args),
+    Stop(stop::Args),
+    Rm(rm::Args),
+    Rmi(rmi::Args),
+    Inspect(inspect::Args),
+    Version(version::Args),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match obey(cli).await {
+        Ok(code) => code,
+        // Whoever read the output has seen enough.
+        Err(error) if failure::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("podwright: {}", failure::describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn obey(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Verb::Version(args) = cli.verb {
+        return version::run(args, &cli.socket).await;
+    }
+    let mut daemon = Daemon::connect(&cli.socket).await?;
+    match cli.verb {
+        Verb::Run(args) => run::run(args, &mut daemon).await,
+        Verb::Ps(args) => ps::run(args, &mut daemon).await,
+        Verb::Pods(args) => pods::run(args, &mut daemon).await,
+        Verb::Images(args) => images::run(args, &mut daemon).await,
+        Verb::Pull(args) => pull::run(args, &mut daemon).await,
+        Verb::Logs(args) => logs::run(args, &mut daemon).await,
+        Verb::Exec(args) => exec::run(args, &mut daemon).await,
+        Verb::Stop(args) => stop::run(args, &mut daemon).await,
+        Verb::Rm(args) => rm::run(args, &mut daemon).await,
+        Verb::Rmi(args) => rmi::run(args, &mut daemon).await,
+        Verb::Inspect(args) => inspect::run(args, &mut daemon).await,
+        Verb::Version(_) => unreachable!("answered above, without a daemon"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        super::Cli::command().debug_assert();
+    }
+}
