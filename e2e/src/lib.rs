@@ -1,2 +1,24 @@
-//! The harness: a real daemon, a real registry and real runtimes in private namespaces.
+//! The harness of the black-box tests, the demonstration and the benchmark: real binaries on private roots.
+//!
+//! A [`World`] is a mount, network and pid namespace of its own with a registry, CNI plugins, a daemon and a
+//! client. What happens in it ends with it, however the test ends: its pid 1 leaves when the test's end of a
+//! pipe closes, and the kernel takes the rest. [`leak`] compares what a world holds before and after.
 #![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "used by the tests of this package alone")]
+
+pub mod client;
+pub mod daemon;
+pub mod image;
+pub mod leak;
+pub mod place;
+pub mod pod;
+pub mod poll;
+pub mod registry;
+pub mod world;
+
+pub use client::Client;
+pub use poll::{eventually, within};
+pub use world::{Options, World};
+
+/// CRI, as the tests speak it.
+pub use api::cri::v1 as cri;

@@ -97,7 +97,7 @@ fn crate_roots() -> Vec<String> {
             if kind == "lib" || kind == "bin" {
                 let path = target["src_path"].as_str().unwrap();
                 let below = path.strip_prefix(workspace().to_str().unwrap()).unwrap();
-                roots.push((below.trim_start_matches('/').to_owned(), name.to_owned()));
+                roots.push(below.trim_start_matches('/').to_owned());
             }
         }
     }

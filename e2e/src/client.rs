@@ -1,0 +1,148 @@
+//! A CRI client with blocking calls, usable from several threads at once.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Request, Status};
+
+use crate::cri::image_service_client::ImageServiceClient;
+use crate::cri::runtime_service_client::RuntimeServiceClient;
+use crate::cri::*;
+
+/// What the kubelet receives at most.
+const MAX_MESSAGE: usize = 16 << 20;
+/// No call of a test may hang: each carries a deadline.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub struct Client {
+    tokio: Runtime,
+    channel: Channel,
+}
+
+macro_rules! calls {
+    ($($service:ident: $($name:ident($request:ty) -> $response:ty),+;)+) => {
+        impl Client {
+            $($(
+                pub fn $name(&self, request: $request) -> Result<$response, Status> {
+                    self.timed(DEADLINE, request, |channel, request| async move {
+                        let mut client = $service::new(channel)
+                            .max_decoding_message_size(MAX_MESSAGE);
+                        client.$name(request).await
+                    })
+                }
+            )+)+
+        }
+    };
+}
+
+calls! {
+    RuntimeServiceClient:
+        version(VersionRequest) -> VersionResponse,
+        status(StatusRequest) -> StatusResponse,
+        runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse,
+        update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse,
+        run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse,
+        stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse,
+        remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse,
+        pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse,
+        list_pod_sandbox(ListPodSandboxRequest) -> ListPodSandboxResponse,
+        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse,
+        create_container(CreateContainerRequest) -> CreateContainerResponse,
+        start_container(StartContainerRequest) -> StartContainerResponse,
+        stop_container(StopContainerRequest) -> StopContainerResponse,
+        remove_container(RemoveContainerRequest) -> RemoveContainerResponse,
+        container_status(ContainerStatusRequest) -> ContainerStatusResponse,
+        list_containers(ListContainersRequest) -> ListContainersResponse,
+        update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse,
+        reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse,
+        exec_sync(ExecSyncRequest) -> ExecSyncResponse,
+        exec(ExecRequest) -> ExecResponse,
+        attach(AttachRequest) -> AttachResponse,
+        port_forward(PortForwardRequest) -> PortForwardResponse,
+        container_stats(ContainerStatsRequest) -> ContainerStatsResponse,
+        list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse,
+        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse,
+        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse,
+        list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse,
+        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse,
+        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
+    ImageServiceClient:
+        list_images(ListImagesRequest) -> ListImagesResponse,
+        image_status(ImageStatusRequest) -> ImageStatusResponse,
+        pull_image(PullImageRequest) -> PullImageResponse,
+        remove_image(RemoveImageRequest) -> RemoveImageResponse,
+        image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse;
+}
+
+impl Client {
+    /// A client of the daemon at `socket`, which need not listen yet.
+    pub fn new(socket: &Path) -> Self {
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime starts");
+        let socket: PathBuf = socket.into();
+        let channel = {
+            let _guard = tokio.enter();
+            Endpoint::from_static("http://localhost").connect_with_connector_lazy(
+                tower::service_fn(move |_: Uri| {
+                    let socket = socket.clone();
+                    async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+                }),
+            )
+        };
+        Self { tokio, channel }
+    }
+
+    /// A call with a deadline of its own, sent to the server as the kubelet sends it.
+    pub fn timed<Q, A, F>(
+        &self,
+        deadline: Duration,
+        request: Q,
+        call: impl FnOnce(Channel, Request<Q>) -> F,
+    ) -> Result<A, Status>
+    where
+        F: Future<Output = Result<tonic::Response<A>, Status>>,
+    {
+        let mut request = Request::new(request);
+        request.set_timeout(deadline);
+        let channel = self.channel.clone();
+        self.tokio.block_on(async {
+            let call = call(channel, request);
+            // The server answers before its deadline; this one is for a server that does not.
+            tokio::time::timeout(deadline + Duration::from_secs(5), call)
+                .await
+                .unwrap_or_else(|_| Err(Status::deadline_exceeded("the server never answered")))
+                .map(tonic::Response::into_inner)
+        })
+    }
+
+    /// RunPodSandbox with a client that gives up after `deadline`.
+    pub fn run_pod_sandbox_within(
+        &self,
+        deadline: Duration,
+        request: RunPodSandboxRequest,
+    ) -> Result<RunPodSandboxResponse, Status> {
+        self.timed(deadline, request, |channel, request| async move {
+            RuntimeServiceClient::new(channel).run_pod_sandbox(request).await
+        })
+    }
+
+    /// PullImage with a client that gives up after `deadline`.
+    pub fn pull_image_within(
+        &self,
+        deadline: Duration,
+        request: PullImageRequest,
+    ) -> Result<PullImageResponse, Status> {
+        self.timed(deadline, request, |channel, request| async move {
+            ImageServiceClient::new(channel).pull_image(request).await
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! What a world holds: anything that a pod could leave behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use crate::cri::{ListContainersRequest, ListPodSandboxRequest};
+use crate::poll::LIMIT;
+use crate::world::{World, cgroup_roots};
+
+/// One line for each thing held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held(BTreeSet<String>);
+
+impl Held {
+    pub fn now(world: &World) -> Self {
+        let mut held = BTreeSet::new();
+        held.extend(mounts(world));
+        held.extend(processes(world));
+        held.extend(cgroups(world));
+        held.extend(network(world));
+        held.extend(files(world));
+        held.extend(descriptors(world));
+        held.extend(records(world));
+        Self(held)
+    }
+
+    /// Waits until nothing is held that was not before, since the kernel and the daemon finish in the background.
+    pub fn assert_no_more(&self, world: &World) {
+        let start = std::time::Instant::now();
+        loop {
+            let more: Vec<String> = Self::now(world).0.difference(&self.0).cloned().collect();
+            if more.is_empty() {
+                return;
+            }
+            assert!(start.elapsed() < LIMIT / 4, "left behind:\n{}", more.join("\n"));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+fn mounts(world: &World) -> Vec<String> {
+    let table = fs::read_to_string(format!("/proc/{}/mountinfo", world.init())).unwrap_or_default();
+    let line = |line: &str| {
+        let mut fields = line.split(' ');
+        let root = fields.nth(3)?;
+        Some(format!("mount {} {root}", fields.next()?))
+    };
+    table.lines().filter_map(line).collect()
+}
+
+/// By name and count, so that a restarted daemon is no other process. The dead that wait to be reaped are none.
+fn processes(world: &World) -> Vec<String> {
+    let names = numbered(&world.seen("/proc")).filter_map(|dir| {
+        let stat = fs::read_to_string(dir.join("stat")).ok()?;
+        let (name, rest) = stat.split_once(" (")?.1.rsplit_once(") ")?;
+        (!rest.starts_with('Z')).then(|| format!("process {name}"))
+    });
+    counted(names)
+}
+
+fn numbered(dir: &Path) -> impl Iterator<Item = std::path::PathBuf> + use<> {
+    fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|entry| {
+        entry.file_name().to_str()?.parse::<u32>().ok()?;
+        Some(entry.path())
+    })
+}
+
+/// The second `x` becomes `x #2`.
+fn counted(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut counts = BTreeMap::<String, u32>::new();
+    lines
+        .map(|line| {
+            let count = counts.entry(line.clone()).or_default();
+            *count += 1;
+            format!("{line} #{count}")
+        })
+        .collect()
+}
+
+/// A container's cgroup bears its id; the parents above belong to the kubelet, here the harness.
+fn cgroups(world: &World) -> Vec<String> {
+    let mut found = Vec::new();
+    for root in cgroup_roots(&world.cgroup) {
+        below(&root, 8, &mut found);
+    }
+    found.retain(|path| Path::new(path).is_dir() && holds_id(path));
+    found.into_iter().map(|path| format!("cgroup {path}")).collect()
+}
+
+fn holds_id(path: &str) -> bool {
+    path.split(|c: char| !c.is_ascii_hexdigit()).any(|word| word.len() == 64)
+}
+
+fn below(dir: &Path, depth: usize, found: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if depth > 1 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            below(&path, depth - 1, found);
+        }
+        found.push(path.display().to_string());
+    }
+}
+
+fn network(world: &World) -> Vec<String> {
+    let mut found = Vec::new();
+    below(&world.seen("/run/netns"), 1, &mut found);
+    let links = fs::read_to_string(format!("/proc/{}/net/dev", world.init())).unwrap_or_default();
+    // The bridge stays for the next pod, as the plugins leave it.
+    let links = links
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name.trim())
+        .filter(|name| *name != "pods0")
+        .map(|name| format!("link {name}"));
+    found.extend(links);
+    // Chains that portmap makes once and keeps have fixed names.
+    let rules = world.try_sh("iptables-save 2>/dev/null").stdout;
+    let rules = String::from_utf8_lossy(&rules);
+    let of_pods =
+        rules.lines().filter(|line| line.contains("CNI-DN-") || line.contains("--comment"));
+    found.extend(
+        of_pods.filter(|line| !line.contains("CNI portfwd")).map(|line| format!("rule {line}")),
+    );
+    found
+}
+
+fn files(world: &World) -> Vec<String> {
+    let mut found = Vec::new();
+    for (dir, depth) in
+        [("cni/cache", 4), ("cni/ipam", 3), ("state/pods", 4), ("root/snapshots", 2)]
+    {
+        let mut below_dir = Vec::new();
+        below(&world.seen(world.path(dir)), depth, &mut below_dir);
+        found.append(&mut below_dir);
+    }
+    // What host-local and the database keep open or remember is no one's in particular.
+    found.retain(|path| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let path_is_dir = Path::new(path).is_dir() && path.contains("/cni/");
+        !(name == "lock" || name.starts_with("last_reserved_ip") || path_is_dir)
+    });
+    found.retain(|path| !path.contains("/root/snapshots/layers/"));
+    found.into_iter().map(|path| format!("file {path}")).collect()
+}
+
+/// The daemon's, without sockets: connections come and go with their clients.
+fn descriptors(world: &World) -> Vec<String> {
+    let Some(pid) = world.daemon_pid() else { return Vec::new() };
+    let targets = numbered(Path::new(&format!("/proc/{pid}/fd"))).filter_map(|link| {
+        let target = fs::read_link(link).ok()?.display().to_string();
+        let kind = target.split(":[").next().unwrap_or(&target).to_owned();
+        (kind != "socket").then(|| format!("descriptor {kind}"))
+    });
+    counted(targets)
+}
+
+fn records(world: &World) -> Vec<String> {
+    let sandboxes = world.client.list_pod_sandbox(ListPodSandboxRequest::default());
+    let containers = world.client.list_containers(ListContainersRequest::default());
+    let sandboxes = sandboxes.map(|list| list.items).unwrap_or_default();
+    let containers = containers.map(|list| list.containers).unwrap_or_default();
+    let sandboxes = sandboxes.into_iter().map(|item| format!("sandbox {}", item.id));
+    sandboxes.chain(containers.into_iter().map(|item| format!("container {}", item.id))).collect()
+}

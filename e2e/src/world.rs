@@ -1,0 +1,299 @@
+//! One daemon with all that it needs, in namespaces of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::daemon::{self, Daemon};
+use crate::image::catalogue;
+use crate::leak::Held;
+use crate::place::{self, Tools};
+use crate::poll::eventually;
+
+/// What differs between worlds.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The default handler: `crun` or `runc`.
+    pub runtime: &'static str,
+    /// TOML that is read after the harness's own settings.
+    pub config: String,
+    /// The network's conflist; `None` for the bridge with host-local and portmap.
+    pub conflist: Option<String>,
+    /// Use the host's network, to reach registries outside.
+    pub host_network: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { runtime: "crun", config: String::new(), conflist: None, host_network: false }
+    }
+}
+
+/// Ends with its value: every process in it is killed, every mount and network goes.
+#[derive(Debug)]
+pub struct World {
+    pub client: Client,
+    pub(crate) dir: TempDir,
+    pub(crate) tools: Tools,
+    pub(crate) options: Options,
+    pub(crate) cgroup: String,
+    pub(crate) daemon: Option<Daemon>,
+    registry: Option<Child>,
+    /// As the host numbers it.
+    init: u32,
+    unshare: Child,
+    /// Pid 1 leaves when this closes.
+    _leash: ChildStdin,
+    before: Option<Held>,
+}
+
+impl World {
+    /// A world with a registry and a daemon that answers.
+    pub fn start(options: Options) -> Self {
+        let mut world = Self::without_daemon(options);
+        world.start_registry();
+        world.start_daemon();
+        world.before = Some(Held::now(&world));
+        world
+    }
+
+    /// Namespaces, directories and configuration alone.
+    pub fn without_daemon(options: Options) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "this needs root: sudo ./dev test");
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        std::fs::create_dir_all(place::scratch()).expect("scratch can be written");
+        let dir = tempfile::Builder::new()
+            .prefix("w")
+            .tempdir_in(place::scratch())
+            .expect("scratch can be written");
+        let cgroup = format!("podwright-e2e-{}-{number}", std::process::id());
+        let (mut unshare, init) = enter_new_namespaces(&options);
+        let socket = dir.path().join("state/podwright.sock");
+        let world = Self {
+            client: Client::new(&seen_from_host(init, &socket)),
+            tools: Tools::find(),
+            cgroup,
+            daemon: None,
+            registry: None,
+            init,
+            _leash: unshare.stdin.take().expect("stdin is piped"),
+            unshare,
+            before: None,
+            options,
+            dir,
+        };
+        daemon::configure(&world);
+        world
+    }
+
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    /// A file of the world as the test's own namespaces reach it.
+    pub fn seen(&self, path: impl AsRef<Path>) -> PathBuf {
+        seen_from_host(self.init, path.as_ref())
+    }
+
+    pub fn read(&self, path: impl AsRef<Path>) -> String {
+        std::fs::read_to_string(self.seen(path)).unwrap_or_default()
+    }
+
+    pub fn init(&self) -> u32 {
+        self.init
+    }
+
+    pub fn tool(&self, name: &str) -> PathBuf {
+        self.tools.program(name)
+    }
+
+    pub fn cni_plugins(&self) -> PathBuf {
+        self.tools.cni()
+    }
+
+    /// `program`, to be run inside.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.init));
+        command.args(["--mount", "--net", "--pid", "--"]).arg(program);
+        command
+    }
+
+    /// Runs a shell line inside; panics where it fails.
+    pub fn sh(&self, line: &str) -> String {
+        let output = self.try_sh(line);
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {}\n{out}{err}", output.status);
+        out
+    }
+
+    pub fn try_sh(&self, line: &str) -> Output {
+        self.command("sh").args(["-c", line]).output().expect("nsenter is installed")
+    }
+
+    /// The registry serves what [`catalogue::storage`] holds, also what is put there later.
+    pub fn start_registry(&mut self) {
+        let config = self.path("registry.yml");
+        std::fs::write(&config, catalogue::storage().configuration())
+            .expect("the world's directory");
+        let log = std::fs::File::create(self.path("registry.log")).expect("the world's directory");
+        let registry = self
+            .command(self.tool("docker-registry"))
+            .arg("serve")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file can be shared"))
+            .stderr(log)
+            .spawn()
+            .expect("nsenter is installed");
+        self.registry = Some(registry);
+        eventually("the registry to listen", || self.listens(5000).then_some(()));
+    }
+
+    /// Whether anything in the world's own network listens on this TCP port.
+    pub fn listens(&self, port: u16) -> bool {
+        let port = format!(":{port:04X} ");
+        ["tcp", "tcp6"].iter().any(|table| {
+            std::fs::read_to_string(format!("/proc/{}/net/{table}", self.init))
+                .unwrap_or_default()
+                .lines()
+                .any(|line| line.contains(" 0A ") && line.contains(&port))
+        })
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start_daemon(&mut self) {
+        self.daemon = Some(Daemon::spawn(self));
+        eventually("the daemon to answer", || {
+            let daemon = self.daemon.as_mut()?;
+            assert!(daemon.runs(), "the daemon ended:\n{}", self.read(self.path("daemon.log")));
+            self.client.version(crate::cri::VersionRequest::default()).ok()
+        });
+    }
+
+    /// Ends the daemon with a signal and waits until it is gone.
+    pub fn end_daemon(&mut self, signal: rustix::process::Signal) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.end(signal);
+        }
+    }
+
+    /// The daemon's pid, as the host numbers it.
+    pub fn daemon_pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Daemon::pid)
+    }
+
+    /// Fails where the world holds anything that it did not hold at the start.
+    pub fn finish(self) {
+        let before = self.before.as_ref().expect("the world had a daemon");
+        before.assert_no_more(&self);
+    }
+
+    /// What it holds now counts as held from the start.
+    pub fn settle(&mut self) {
+        self.before = Some(Held::now(self));
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.read(self.path("daemon.log"));
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("--- the daemon's log, its end");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        kill(self.init);
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+        if let Some(registry) = &mut self.registry {
+            let _ = registry.wait();
+        }
+        drop(self.daemon.take());
+        remove_cgroups(&self.cgroup);
+    }
+}
+
+/// Starts pid 1 of a new world; its pid is as the host numbers it.
+fn enter_new_namespaces(options: &Options) -> (Child, u32) {
+    // The kernel's cgroup2 beside v1 controllers makes crun refuse; here, and only here, it goes.
+    let mut script = String::from(
+        "mkdir -p /run/netns; mount -t tmpfs -o mode=755 podwright-e2e /run/netns\n\
+         if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi\n",
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    if !options.host_network {
+        command.arg("--net");
+        script.push_str("ip link set lo up\n");
+    }
+    let mut unshare = command
+        .arg("--")
+        .arg(place::binary("fixture"))
+        .args(["init", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("unshare is installed");
+    let mut line = String::new();
+    let stdout = unshare.stdout.take().expect("stdout is piped");
+    BufReader::new(stdout).read_line(&mut line).expect("a pipe can be read");
+    assert_eq!(line, "ready\n", "a world could not be prepared");
+    let init = child_of(unshare.id()).expect("unshare forked");
+    (unshare, init)
+}
+
+/// The only child of a process.
+pub(crate) fn child_of(parent: u32) -> Option<u32> {
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        (fields.nth(1)?.parse::<u32>().ok()? == parent).then_some(pid)
+    })
+}
+
+pub(crate) fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+fn seen_from_host(init: u32, path: &Path) -> PathBuf {
+    let inside = path.strip_prefix("/").expect("paths of a world are absolute");
+    Path::new(&format!("/proc/{init}/root")).join(inside)
+}
+
+/// The directories of a cgroup in every hierarchy.
+pub(crate) fn cgroup_roots(cgroup: &str) -> Vec<PathBuf> {
+    let mut roots = vec![Path::new("/sys/fs/cgroup").join(cgroup)];
+    if let Ok(entries) = std::fs::read_dir("/sys/fs/cgroup") {
+        roots.extend(entries.flatten().map(|entry| entry.path().join(cgroup)));
+    }
+    roots.retain(|root| root.is_dir());
+    roots
+}
+
+fn remove_cgroups(cgroup: &str) {
+    fn remove(dir: &Path) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove(&entry.path());
+            }
+        }
+        let _ = std::fs::remove_dir(dir);
+    }
+    for root in cgroup_roots(cgroup) {
+        // The kernel takes a moment to take its dead out of a cgroup.
+        eventually("a cgroup to go", || {
+            remove(&root);
+            (!root.exists()).then_some(())
+        });
+    }
+}

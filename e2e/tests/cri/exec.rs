@@ -1,0 +1,101 @@
+//! ExecSync: what it returns, its limits, and what it leaves in the container.
+
+use std::time::{Duration, Instant};
+
+use e2e::eventually;
+use e2e::image::catalogue::BUSYBOX;
+use e2e::pod::{container, shell};
+use tonic::Code;
+
+use crate::code;
+
+const CAP: usize = 16 << 20;
+
+on_each_runtime! {
+    fn returns_streams_and_code(world) {
+        world.pull(BUSYBOX);
+        let pod = world.pod("exec");
+        let id = pod.run(container("c", BUSYBOX, &[]));
+        let answer = world.try_exec(&id, &shell("echo out; echo err >&2; exit 9"), 10).unwrap();
+        assert_eq!(answer.stdout, b"out\n");
+        assert_eq!(answer.stderr, b"err\n");
+        assert_eq!(answer.exit_code, 9);
+        let answer = world.try_exec(&id, &shell("kill -9 $$"), 10).unwrap();
+        assert_eq!(answer.exit_code, 137);
+        let missing = world.try_exec(&id, &["/no/such/program"], 10);
+        match missing {
+            Ok(answer) => assert!([126, 127].contains(&answer.exit_code), "{answer:?}"),
+            Err(status) => assert!(status.message().contains("/no/such/program"), "{status}"),
+        }
+        assert_eq!(code(&world.try_exec(&id, &[], 1)), Code::InvalidArgument);
+        let stdin = world.try_exec(&id, &["cat"], 10).unwrap();
+        assert_eq!((stdin.exit_code, stdin.stdout.len()), (0, 0), "standard input is empty");
+        pod.end();
+    }
+
+    fn a_timeout_kills_the_process(world) {
+        world.pull(BUSYBOX);
+        let pod = world.pod("timeout");
+        let id = pod.run(container("c", BUSYBOX, &[]));
+        let start = Instant::now();
+        let answer = world.try_exec(&id, &shell("sleep 4242"), 1);
+        assert_eq!(code(&answer), Code::DeadlineExceeded);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        eventually("the process to be gone", || {
+            (!world.exec(&id, "ps").contains("sleep 4242")).then_some(())
+        });
+        pod.end();
+    }
+
+    fn output_is_capped_not_refused(world) {
+        world.pull(BUSYBOX);
+        let pod = world.pod("cap");
+        let id = pod.run(container("c", BUSYBOX, &[]));
+        let answer = world.try_exec(&id, &shell("head -c 20000000 /dev/zero; exit 3"), 30);
+        // The kubelet takes 16 MiB a message, wrapper included.
+        let answer = answer.unwrap();
+        assert_eq!(answer.exit_code, 3);
+        assert!(answer.stdout.len() > CAP - 4096 && answer.stdout.len() <= CAP, "{}", answer.stdout.len());
+        pod.end();
+    }
+
+    fn a_child_that_keeps_the_pipe_does_not_hold_the_answer(world) {
+        world.pull(BUSYBOX);
+        let pod = world.pod("daemonised");
+        let id = pod.run(container("c", BUSYBOX, &[]));
+        let start = Instant::now();
+        let answer = world.try_exec(&id, &shell("sleep 500 & echo started"), 30).unwrap();
+        assert_eq!((answer.exit_code, answer.stdout.as_slice()), (0, &b"started\n"[..]));
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        pod.end();
+    }
+
+    fn only_in_running_containers(world) {
+        world.pull(BUSYBOX);
+        let pod = world.pod("moments");
+        let created = pod.create(container("created", BUSYBOX, &[]));
+        assert_eq!(code(&world.try_exec(&created, &["true"], 5)), Code::FailedPrecondition);
+        let ended = pod.run(container("ended", BUSYBOX, &["true"]));
+        world.ended(&ended);
+        assert_eq!(code(&world.try_exec(&ended, &["true"], 5)), Code::FailedPrecondition);
+        pod.end();
+    }
+
+    fn many_at_once(world) {
+        world.pull(BUSYBOX);
+        let pod = world.pod("many");
+        let id = pod.run(container("c", BUSYBOX, &[]));
+        std::thread::scope(|scope| {
+            for thread in 0..6 {
+                let id = &id;
+                scope.spawn(move || {
+                    for round in 0..5 {
+                        let line = format!("echo {thread}.{round}");
+                        assert_eq!(world.exec(id, &line), format!("{thread}.{round}\n"));
+                    }
+                });
+            }
+        });
+        pod.end();
+    }
+}
