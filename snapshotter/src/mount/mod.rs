@@ -88,6 +88,18 @@ pub fn classic(mount: &Mount, target: &Path) -> Result<()> {
     overlay::classic(mount, &Parsed::new(&mount.options, mount.read_only), target)
 }
 
+/// Has the kernel check the overlay `mount` without its appearing anywhere; where only mount(2) can
+/// tell, it appears at `target` for a moment.
+#[cfg(feature = "unpack")]
+pub(crate) fn try_out(wanted: &Mount, target: &Path) -> Result<()> {
+    let parsed = Parsed::new(&wanted.options, wanted.read_only);
+    if overlay::detached(wanted, &parsed, target).is_ok() {
+        return Ok(());
+    }
+    classic(wanted, target)?;
+    umount(target)
+}
+
 /// Takes the mount at `target` away, lazily: whoever still uses it keeps it until then. That
 /// nothing is mounted there, or nothing is there at all, is no error.
 pub fn umount(target: &Path) -> Result<()> {

@@ -37,13 +37,13 @@ pub(super) fn mount(mount: &Mount, parsed: &Parsed<'_>, target: &Path) -> Result
 }
 
 fn attach(mount: &Mount, parsed: &Parsed<'_>, target: &Path) -> Result<()> {
-    let fd = context(mount, parsed, target)?;
+    let fd = detached(mount, parsed, target)?;
     rustix::mount::move_mount(fd.as_fd(), c"", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|errno| refused("overlay", target, errno))
 }
 
 /// A detached mount. The kernel has checked everything; it appears nowhere yet.
-pub(super) fn context(mount: &Mount, parsed: &Parsed<'_>, target: &Path) -> Result<OwnedFd> {
+pub(super) fn detached(mount: &Mount, parsed: &Parsed<'_>, target: &Path) -> Result<OwnedFd> {
     let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(|errno| refused("overlay", target, errno))?;
     configure(&fs, mount, parsed)
