@@ -1,6 +1,7 @@
 //! podwrightd as a child of the test: its configuration, start and end.
 
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -28,6 +29,7 @@ impl Daemon {
             .arg("--config")
             .arg(world.path("config.toml"))
             .env_remove("NOTIFY_SOCKET")
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be shared"))
             .stderr(log)
@@ -99,15 +101,20 @@ pub(crate) fn configure(world: &World) {
 
 /// The usual network: a bridge with addresses from host-local, and host ports.
 pub fn bridge(leases: &str) -> String {
+    bridge_of("pods0", "10.88.0.0/16", leases)
+}
+
+/// The same under another name and on other addresses.
+pub fn bridge_of(name: &str, subnet: &str, leases: &str) -> String {
     serde_json::json!({
         "cniVersion": "1.0.0",
         "name": "pods",
         "plugins": [
             {
-                "type": "bridge", "bridge": "pods0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+                "type": "bridge", "bridge": name, "isGateway": true, "ipMasq": true, "hairpinMode": true,
                 "ipam": {
                     "type": "host-local", "dataDir": leases,
-                    "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}],
+                    "ranges": [[{"subnet": subnet}]], "routes": [{"dst": "0.0.0.0/0"}],
                 },
             },
             {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true},

@@ -10,6 +10,7 @@ pub mod client;
 pub mod daemon;
 pub mod image;
 pub mod leak;
+pub mod measure;
 pub mod place;
 pub mod pod;
 pub mod poll;

@@ -1,6 +1,7 @@
 //! One daemon with all that it needs, in namespaces of its own.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -66,12 +67,14 @@ impl World {
         assert!(rustix::process::geteuid().is_root(), "this needs root: sudo ./dev test");
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        std::fs::create_dir_all(place::scratch()).expect("scratch can be written");
+        if number == 0 {
+            sweep();
+        }
         let dir = tempfile::Builder::new()
-            .prefix("w")
+            .prefix(&format!("{}-{number}-", std::process::id()))
             .tempdir_in(place::scratch())
             .expect("scratch can be written");
-        let cgroup = format!("podwright-e2e-{}-{number}", std::process::id());
+        let cgroup = format!("{CGROUP}{}-{number}", std::process::id());
         let (mut unshare, init) = enter_new_namespaces(&options);
         let socket = dir.path().join("state/podwright.sock");
         let world = Self {
@@ -102,6 +105,11 @@ impl World {
 
     pub fn read(&self, path: impl AsRef<Path>) -> String {
         std::fs::read_to_string(self.seen(path)).unwrap_or_default()
+    }
+
+    /// Relative to each hierarchy's root.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
     }
 
     pub fn init(&self) -> u32 {
@@ -147,6 +155,7 @@ impl World {
             .command(self.tool("docker-registry"))
             .arg("serve")
             .arg(config)
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be shared"))
             .stderr(log)
@@ -154,6 +163,10 @@ impl World {
             .expect("nsenter is installed");
         self.registry = Some(registry);
         eventually("the registry to listen", || self.listens(5000).then_some(()));
+    }
+
+    pub fn has_registry(&self) -> bool {
+        self.registry.is_some()
     }
 
     /// Whether anything in the world's own network listens on this TCP port.
@@ -220,11 +233,37 @@ impl Drop for World {
     }
 }
 
+/// Every world's cgroup begins so; the pid of its test follows.
+const CGROUP: &str = "podwright-e2e-";
+
+/// Removes what killed tests left: their processes ended with them, their directories and cgroups did not.
+fn sweep() {
+    std::fs::create_dir_all(place::scratch()).expect("scratch can be written");
+    let gone = |name: &str| {
+        let owner = name.trim_start_matches(CGROUP).split('-').next().unwrap_or_default();
+        owner.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    };
+    for entry in std::fs::read_dir(place::scratch()).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(gone) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    for hierarchy in cgroup_roots("") {
+        for entry in std::fs::read_dir(hierarchy).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with(CGROUP) && gone(name)) {
+                remove_cgroups(&name.to_string_lossy());
+            }
+        }
+    }
+}
+
 /// Starts pid 1 of a new world; its pid is as the host numbers it.
 fn enter_new_namespaces(options: &Options) -> (Child, u32) {
     // The kernel's cgroup2 beside v1 controllers makes crun refuse; here, and only here, it goes.
     let mut script = String::from(
         "mkdir -p /run/netns; mount -t tmpfs -o mode=755 podwright-e2e /run/netns\n\
+         mount -t tmpfs -o mode=755 podwright-e2e /var/log\n\
          if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi\n",
     );
     let mut command = Command::new("unshare");
@@ -239,6 +278,8 @@ fn enter_new_namespaces(options: &Options) -> (Child, u32) {
         .args(["init", &script])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // Ctrl-C is for the program that drives the world, which then ends it in order.
+        .process_group(0)
         .spawn()
         .expect("unshare is installed");
     let mut line = String::new();

@@ -1,40 +1,147 @@
-//! Processes that a world needs and no package has: its pid 1.
+//! Processes that a world needs and no package has: its pid 1, and loops that are timed inside it.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio, exit};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["init", script] => init(script),
+        ["runtime", runtime, bundle, rounds] => time_runtime(runtime, bundle, rounds),
+        ["plugins", dir, conflist, rounds] => time_plugins(Path::new(dir), conflist, rounds),
         _ => {
-            eprintln!("fixture init SCRIPT");
+            Err(anyhow::anyhow!("init SCRIPT | runtime PROGRAM BUNDLE N | plugins DIR CONFLIST N"))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("fixture: {err:#}");
             ExitCode::FAILURE
         }
     }
 }
 
 /// Pid 1 of a world: prepares it, says `ready`, reaps, and leaves when its standard input closes.
-fn init(script: &str) -> ExitCode {
-    let prepared = Command::new("sh").args(["-ec", script]).stdin(Stdio::null()).status();
-    if !prepared.is_ok_and(|status| status.success()) {
-        return ExitCode::FAILURE;
+fn init(script: &str) -> anyhow::Result<()> {
+    let prepared = Command::new("sh").args(["-ec", script]).stdin(Stdio::null()).status()?;
+    if !prepared.success() {
+        bail!("{script}: {prepared}");
     }
     // One child that never ends, so that waiting for any child always blocks.
-    let anchor = Command::new("/bin/busybox").args(["sleep", "2147483647"]).spawn();
-    if anchor.is_err() || writeln!(std::io::stdout(), "ready").is_err() {
-        return ExitCode::FAILURE;
-    }
+    Command::new("/bin/busybox").args(["sleep", "2147483647"]).spawn()?;
+    writeln!(std::io::stdout(), "ready")?;
     std::thread::spawn(|| {
         let mut rest = Vec::new();
         let _ = std::io::stdin().read_to_end(&mut rest);
         exit(0);
     });
     loop {
-        if let Err(err) = rustix::process::wait(rustix::process::WaitOptions::empty()) {
-            eprintln!("wait: {err}");
-            return ExitCode::FAILURE;
-        }
+        rustix::process::wait(rustix::process::WaitOptions::empty())?;
     }
+}
+
+/// Prints the microseconds of each create and start, and at last the processor's of all.
+fn time_runtime(runtime: &str, bundle: &str, rounds: &str) -> anyhow::Result<()> {
+    let root = format!("{bundle}/runtime");
+    for round in 0..rounds.parse()? {
+        let id = format!("round-{round}");
+        let call = |verb: &str, rest: &[&str]| {
+            let mut command = Command::new(runtime);
+            command.args(["--root", &root, verb]).args(rest).arg(&id);
+            run(command.stdin(Stdio::null()).stdout(Stdio::null()))
+        };
+        let start = Instant::now();
+        call("create", &["--bundle", bundle])?;
+        call("start", &[])?;
+        println!("up {}", start.elapsed().as_micros());
+        call("delete", &["--force"])?;
+    }
+    tell_processor()
+}
+
+/// Prints the microseconds of each ADD and DEL of the chain on a fresh namespace.
+fn time_plugins(dir: &Path, conflist: &str, rounds: &str) -> anyhow::Result<()> {
+    let list: Value = serde_json::from_str(conflist)?;
+    let chain = list["plugins"].as_array().context("a chain of plugins")?;
+    for round in 0..rounds.parse()? {
+        let name = format!("round-{round}");
+        run(Command::new("ip").args(["netns", "add", &name]))?;
+        let call = |verb: &str, plugin: &Value, previous: &Value| {
+            plugin_call(dir, verb, &list, plugin, previous, &name)
+        };
+        let start = Instant::now();
+        let loopback = json!({"type": "loopback"});
+        call("ADD", &loopback, &Value::Null)?;
+        let mut result = Value::Null;
+        for plugin in chain {
+            result = call("ADD", plugin, &result)?;
+        }
+        println!("add {}", start.elapsed().as_micros());
+        let start = Instant::now();
+        for plugin in chain.iter().rev() {
+            call("DEL", plugin, &result)?;
+        }
+        println!("del {}", start.elapsed().as_micros());
+        run(Command::new("ip").args(["netns", "delete", &name]))?;
+    }
+    tell_processor()
+}
+
+fn plugin_call(
+    dir: &Path,
+    verb: &str,
+    list: &Value,
+    plugin: &Value,
+    previous: &Value,
+    name: &str,
+) -> anyhow::Result<Value> {
+    let mut config = plugin.clone();
+    config["name"] = list["name"].clone();
+    config["cniVersion"] = list["cniVersion"].clone();
+    if !previous.is_null() {
+        config["prevResult"] = previous.clone();
+    }
+    let kind = plugin["type"].as_str().context("a plugin has a type")?;
+    let mut child = Command::new(dir.join(kind))
+        .env("CNI_COMMAND", verb)
+        .env("CNI_CONTAINERID", name)
+        .env("CNI_NETNS", format!("/run/netns/{name}"))
+        .env("CNI_IFNAME", if kind == "loopback" { "lo" } else { "eth0" })
+        .env("CNI_PATH", dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("stdin is piped")?.write_all(config.to_string().as_bytes())?;
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("{verb} {kind}: {text}");
+    }
+    Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status()?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// Of this process's children, in the microseconds that the kernel's ticks allow.
+fn tell_processor() -> anyhow::Result<()> {
+    const TICK_MICROS: u64 = 10_000;
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> =
+        stat.rsplit_once(") ").context("a stat line")?.1.split_whitespace().collect();
+    let ticks: u64 = fields[13].parse::<u64>()? + fields[14].parse::<u64>()?;
+    println!("cpu {}", ticks * TICK_MICROS);
+    Ok(())
 }

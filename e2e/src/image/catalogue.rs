@@ -10,18 +10,20 @@ use crate::place;
 use crate::registry::{HOST, Storage};
 
 const APPLETS: &[&str] = &[
-    "cat", "chmod", "chown", "cp", "cut", "dd", "df", "echo", "env", "false", "find", "free",
-    "grep", "head", "hostname", "httpd", "id", "ifconfig", "ip", "kill", "ln", "ls", "mkdir",
-    "mount", "nc", "netstat", "nslookup", "nproc", "ping", "printf", "ps", "pwd", "readlink", "rm",
-    "route", "seq", "sh", "sleep", "sort", "stat", "stty", "sync", "sysctl", "tail", "test",
-    "timeout", "top", "touch", "tr", "true", "tty", "umount", "uname", "usleep", "wc", "wget",
-    "whoami", "yes",
+    "cat", "chmod", "chown", "cp", "cut", "date", "dd", "df", "echo", "env", "false", "find",
+    "free", "grep", "head", "hostname", "httpd", "id", "ifconfig", "ip", "kill", "ln", "ls",
+    "mkdir", "mount", "nc", "netstat", "nslookup", "nproc", "ping", "printf", "ps", "pwd",
+    "readlink", "rm", "route", "seq", "sh", "sleep", "sort", "stat", "stty", "sync", "sysctl",
+    "tail", "test", "timeout", "top", "touch", "tr", "true", "tty", "umount", "uname", "usleep",
+    "wc", "wget", "whoami", "yes",
 ];
 
 /// A shell and its tools; sleeps unless told otherwise.
 pub const BUSYBOX: &str = "127.0.0.1:5000/busybox:1";
 /// Answers HTTP on port 80 with `hello from podwright`.
 pub const WEB: &str = "127.0.0.1:5000/web:1";
+/// Writes the time to its log each second.
+pub const CLOCK: &str = "127.0.0.1:5000/clock:1";
 /// Three layers with whiteouts, an opaque directory, hard links, extended attributes and odd files.
 pub const LAYERS: &str = "127.0.0.1:5000/layers:1";
 /// An index with this platform and another.
@@ -88,6 +90,10 @@ fn fill(storage: &Storage) {
         "ExposedPorts": {"80/tcp": {}},
     });
     put("web", &Image::new(&[base.clone(), web], &serves));
+    let ticks = json!({
+        "Cmd": ["sh", "-c", "while :; do date; sleep 1; done"], "Env": ["PATH=/bin"],
+    });
+    put("clock", &Image::new(std::slice::from_ref(&base), &ticks));
     put("layers", &layered(&base));
     users(storage, &base);
     entrypoints(storage, &base);

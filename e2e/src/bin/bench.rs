@@ -1,0 +1,198 @@
+//! `./dev bench [PODS]`: what a pod takes and costs, beside the runtimes and the plugins alone, in one run.
+//!
+//! Ratios count, not milliseconds: everything here is measured on the same machine in the same minutes.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use e2e::image::catalogue::BUSYBOX;
+use e2e::measure::{Processor, Samples};
+use e2e::pod::{container, sandbox};
+use e2e::{Options, World, daemon, place};
+use serde_json::{Value, json};
+
+const PODS: usize = 40;
+const RUNTIMES: [&str; 2] = ["crun", "runc"];
+
+struct Row {
+    what: String,
+    samples: Samples,
+    /// For one of them.
+    cpu: Option<Duration>,
+}
+
+fn main() -> ExitCode {
+    let pods = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(PODS);
+    let mut rows = Vec::new();
+    for runtime in RUNTIMES {
+        rows.extend(through_cri(runtime, pods));
+        rows.push(runtime_alone(runtime, pods));
+    }
+    rows.extend(plugins_alone(pods));
+    print(&rows);
+    let path = place::scratch().join("bench.json");
+    match fs::write(&path, json(&rows).to_string()) {
+        Ok(()) => println!("\nas JSON: {}", path.display()),
+        Err(err) => eprintln!("{}: {err}", path.display()),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Pods one after the other: Run, Create and Start, an exec, Stop and Remove.
+fn through_cri(runtime: &'static str, pods: usize) -> Vec<Row> {
+    let world = World::start(Options {
+        runtime,
+        config: "log_level = \"warn\"\n".into(),
+        ..Default::default()
+    });
+    world.pull(BUSYBOX);
+    world.pod("warm-up").end();
+    let processor = Processor::of(&world);
+    let [mut up, mut run, mut create, mut start, mut exec, mut down] =
+        std::array::from_fn(|_| Samples::default());
+    let before = processor.used();
+    for number in 0..pods {
+        let config = sandbox(&world, &format!("pod-{number}"));
+        let pod = run.time(|| world.pod_of(config));
+        let id = create.time(|| pod.create(container("c", BUSYBOX, &[])));
+        start.time(|| world.start_container(&id)).expect("StartContainer");
+        up.add(run.last() + create.last() + start.last());
+        down.time(|| pod.end());
+    }
+    let cost = (processor.used() - before) / u32::try_from(pods).unwrap_or(1);
+    let pod = world.pod("exec");
+    let id = pod.run(container("c", BUSYBOX, &[]));
+    let before = processor.used();
+    for _ in 0..pods {
+        exec.time(|| world.try_exec(&id, &["true"], 10)).expect("ExecSync");
+    }
+    let exec_cost = (processor.used() - before) / u32::try_from(pods).unwrap_or(1);
+    pod.end();
+    world.finish();
+    let row = |what: &str, samples: Samples, cpu| Row {
+        what: format!("{runtime}: {what}"),
+        samples,
+        cpu,
+    };
+    vec![
+        row("pod up (Run + Create + Start); processor for the cycle", up, Some(cost)),
+        row("  RunPodSandbox", run, None),
+        row("  CreateContainer", create, None),
+        row("  StartContainer", start, None),
+        row("pod down (Stop + Remove)", down, None),
+        row("ExecSync true", exec, Some(exec_cost)),
+    ]
+}
+
+/// The same container without a pod: create and start of the runtime's executable on a prepared bundle.
+fn runtime_alone(runtime: &'static str, rounds: usize) -> Row {
+    let world = World::without_daemon(Options::default());
+    let bundle = world.path("bundle");
+    let bin = bundle.join("rootfs/bin");
+    fs::create_dir_all(&bin).expect("the world's directory");
+    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+    fs::write(bundle.join("config.json"), specification(world.cgroup()).to_string())
+        .expect("the world's directory");
+    let output = world
+        .command(place::binary("fixture"))
+        .arg("runtime")
+        .arg(world.tool(runtime))
+        .arg(&bundle)
+        .arg(rounds.to_string())
+        .output()
+        .expect("nsenter is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    row_of(
+        &format!("{runtime} alone: create + start; processor with delete"),
+        &output.stdout,
+        "up",
+        rounds,
+    )
+}
+
+/// The chain's plugins, each executed as libcni would, on a fresh network namespace.
+fn plugins_alone(rounds: usize) -> [Row; 2] {
+    let world = World::without_daemon(Options::default());
+    let leases = world.path("cni/ipam").display().to_string();
+    let output = world
+        .command(place::binary("fixture"))
+        .arg("plugins")
+        .arg(world.cni_plugins())
+        .arg(daemon::bridge(&leases))
+        .arg(rounds.to_string())
+        .output()
+        .expect("nsenter is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut del = row_of("CNI plugins alone: DEL (portmap, bridge)", &output.stdout, "del", rounds);
+    del.cpu = None;
+    [
+        row_of(
+            "CNI plugins alone: ADD (loopback, bridge, portmap); processor with DEL",
+            &output.stdout,
+            "add",
+            rounds,
+        ),
+        del,
+    ]
+}
+
+fn row_of(what: &str, output: &[u8], name: &str, rounds: usize) -> Row {
+    let text = String::from_utf8_lossy(output);
+    let cpu = Samples::parse(&text, "cpu").total() / u32::try_from(rounds).unwrap_or(1);
+    Row { what: what.into(), samples: Samples::parse(&text, name), cpu: Some(cpu) }
+}
+
+/// What podwrightd asks for a plain container, as far as time goes.
+fn specification(cgroup: &str) -> Value {
+    let namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "network"]
+        .iter()
+        .map(|kind| json!({"type": kind}))
+        .collect();
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/bin"],
+            "args": ["/bin/busybox", "sleep", "3600"],
+            "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]},
+        },
+        "root": {"path": "rootfs"},
+        "hostname": "bench",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro", "nosuid"]},
+        ],
+        "linux": {
+            "namespaces": namespaces,
+            "cgroupsPath": format!("/{cgroup}/alone"),
+            "resources": {"devices": [{"allow": false, "access": "rwm"}], "cpu": {"shares": 2}},
+        },
+    })
+}
+
+fn print(rows: &[Row]) {
+    println!("\n{:<75} {:>9} {:>9} {:>9} {:>9}", "milliseconds", "p50", "p90", "p99", "processor");
+    for row in rows {
+        let cpu = row.cpu.map_or(String::new(), |cpu| format!("{:.1}", cpu.as_secs_f64() * 1e3));
+        println!(
+            "{:<75} {:>9.1} {:>9.1} {:>9.1} {cpu:>9}",
+            row.what,
+            row.samples.percentile(50),
+            row.samples.percentile(90),
+            row.samples.percentile(99),
+        );
+    }
+}
+
+fn json(rows: &[Row]) -> Value {
+    let rows = rows.iter().map(|row| {
+        let mut value = row.samples.json();
+        value["what"] = json!(row.what.trim());
+        value["cpu_ms"] = json!(row.cpu.map(|cpu| cpu.as_secs_f64() * 1e3));
+        value
+    });
+    Value::Array(rows.collect())
+}
