@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::attachment::Attachment;
+use crate::attachment::{Attachment, Capabilities};
 use crate::config::Network;
 use crate::error::{Error, Result};
 use crate::result::CniResult;
@@ -69,15 +69,16 @@ impl CachedAttachment {
 
     /// What a DEL needs, as it was given to the ADD.
     pub fn attachment(&self) -> Attachment {
-        let capabilities = self.capability_args.iter().flatten();
-        let capabilities =
-            Value::Object(capabilities.map(|(k, v)| (k.clone(), v.clone())).collect());
         Attachment {
             container_id: self.container_id.clone(),
             netns: Some(PathBuf::from(&self.netns)).filter(|path| !path.as_os_str().is_empty()),
             ifname: self.if_name.clone(),
             args: self.cni_args.clone().unwrap_or_default(),
-            capabilities: serde_json::from_value(capabilities).unwrap_or_default(),
+            // Untyped: other runtimes spell the fields of their arguments in ways that plugins understand too.
+            capabilities: Capabilities {
+                other: self.capability_args.clone().unwrap_or_default(),
+                ..Capabilities::default()
+            },
         }
     }
 }

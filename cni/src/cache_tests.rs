@@ -35,7 +35,10 @@ fn an_entry_is_as_libcni_writes_it() {
     );
 
     let entry = read(dir.path(), &network, &attachment).unwrap();
-    assert_eq!((entry.attachment(), entry.config.as_slice()), (attachment.clone(), LIST));
+    let again = entry.attachment();
+    assert_eq!(again.capabilities.by_name(), attachment.capabilities.by_name());
+    let again = Attachment { capabilities: attachment.capabilities.clone(), ..again };
+    assert_eq!((again, entry.config.as_slice()), (attachment.clone(), LIST));
     assert_eq!(list(dir.path()).unwrap(), [entry]);
     remove(dir.path(), &network, &attachment).unwrap();
     remove(dir.path(), &network, &attachment).unwrap();
@@ -59,4 +62,21 @@ fn bad_entries_are_as_good_as_none() {
     }
     fs::write(&file, r#"{"cniVersion":"0.4.0","ips":[]}"#).unwrap();
     assert_eq!(read(dir.path(), &network, &attachment).unwrap().result["cniVersion"], "0.4.0");
+}
+
+#[test]
+fn what_another_runtime_recorded_is_passed_on_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (network, attachment, _) = sample();
+    fs::create_dir(dir.path().join("results")).unwrap();
+    let ports =
+        serde_json::json!([{"HostPort": 80, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}]);
+    let entry = serde_json::json!({
+        "kind": KIND, "containerId": "abc123", "config": null, "ifName": "eth0", "networkName": "net",
+        "cniArgs": null, "capabilityArgs": {"portMappings": ports, "bandwidth": null}, "later": 1,
+    });
+    fs::write(dir.path().join("results/net-abc123-eth0"), entry.to_string()).unwrap();
+    let again = read(dir.path(), &network, &attachment).unwrap().attachment();
+    assert_eq!(again.capabilities.by_name()["portMappings"], ports);
+    assert_eq!((again.netns, again.args.len()), (None, 0));
 }

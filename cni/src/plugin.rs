@@ -112,7 +112,7 @@ impl Call<'_> {
     fn failed(&self, failure: Failure, path: &Path, deadline: &Deadline) -> Error {
         let (plugin, verb) = (self.plugin.to_owned(), self.verb);
         match failure {
-            Failure::Io(op, source) => Error::io(op, path, source),
+            Failure::Io(op, source) => self.broken(format!("{op} {}: {source}", path.display())),
             Failure::TooMuch => self.broken(format!("printed more than {} bytes", self.max_output)),
             Failure::TimedOut => Error::TimedOut { plugin, verb, after: deadline.elapsed() },
             Failure::Cancelled => Error::Cancelled { plugin, verb },

@@ -167,6 +167,23 @@ fn floods_and_held_pipes_do_not_hold_us() {
 }
 
 #[test]
+fn a_file_that_is_no_program_is_blamed_on_its_plugin() {
+    let node = Node::new();
+    let network = network("1.0.0", &[json!({ "type": "odd" })]);
+    let pod = node.pod("pod1");
+    for (mode, part) in [(0o644, "Permission denied"), (0o755, "No such file")] {
+        let path = node.path("bin/odd");
+        std::fs::write(&path, "#!/no/such/interpreter\n").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+            .unwrap();
+        let error = node.run(|| node.runtime.add(&network, &pod, &soon())).unwrap_err();
+        assert!(error.plugin() == Some("odd") && error.to_string().contains(part), "{error}");
+    }
+    node.remove_netns("pod1");
+    node.assert_clean();
+}
+
+#[test]
 fn status_is_asked_from_1_1_on() {
     let node = Node::new();
     node.script("odd", r#"echo '{"code":50,"msg":"no route yet"}'; exit 1"#);
