@@ -270,3 +270,34 @@ fn checks_can_be_disabled_and_are_young() {
     assert!(node.runtime.check(&list("1.0.0", false), &pod, &soon()).is_err());
     assert!(node.calls().is_empty());
 }
+
+/// Not a test: the daemon of the test below, in a process of its own.
+#[test]
+#[ignore = "run by plugins_do_not_outlive_the_daemon"]
+fn daemon_that_waits_for_a_plugin() {
+    let bin = std::env::var_os("PODWRIGHT_TEST_BIN").unwrap();
+    let runtime = cni::Runtime { bin_dirs: vec![bin.into()], ..Default::default() };
+    let network = network("1.1.0", &[json!({ "type": "odd" })]);
+    let _ = runtime.status(&network, &soon());
+}
+
+#[test]
+fn plugins_do_not_outlive_the_daemon() {
+    let node = Node::new();
+    node.script("odd", &format!("echo $$ >{}; exec sleep 1000", node.path("pid").display()));
+    let mut daemon = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "daemon_that_waits_for_a_plugin"])
+        .env("PODWRIGHT_TEST_BIN", node.path("bin"))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = || std::fs::read_to_string(node.path("pid")).unwrap_or_default();
+    eventually("the plugin runs", || pid().ends_with('\n'));
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let proc = format!("/proc/{}/cmdline", pid().trim());
+    // A zombie, which somebody else has to reap, has no command line.
+    let gone = || std::fs::read(&proc).map_or(true, |line| line.is_empty());
+    eventually("the plugin dies", gone);
+    node.assert_clean();
+}
