@@ -1,0 +1,155 @@
+//! CRI log files, seen from the event loop.
+//!
+//! The work is done by a second thread, started with the first log. Calls here wait for its
+//! answer without blocking the loop.
+
+mod channel;
+mod file;
+mod line;
+mod stamp;
+mod writer;
+
+pub(crate) use line::{DEFAULT_MAX, Stream};
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use channel::{Command, Shared};
+
+use crate::reactor::{self, Once, Source};
+
+/// The thread needs little more than a read buffer's bookkeeping on its stack.
+const STACK: usize = 64 * 1024;
+
+/// The log thread, once there is one.
+#[derive(Default)]
+pub(crate) struct Logger {
+    running: RefCell<Option<Running>>,
+    next: Cell<u64>,
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    waiting: Rc<RefCell<Tickets>>,
+}
+
+type Tickets = HashMap<u64, Rc<Once<Result<(), Failure>>>>;
+
+/// An error in a form that can be handed to several waiters.
+#[derive(Clone)]
+struct Failure(io::ErrorKind, Option<i32>);
+
+/// One container's log. Dropping it closes the file and the container's streams.
+pub(crate) struct Log {
+    logger: Rc<Logger>,
+    number: u64,
+}
+
+impl Logger {
+    /// Opens a log file, starting the thread if this is the first.
+    pub(crate) async fn open(self: &Rc<Self>, path: PathBuf, max_line: usize) -> io::Result<Log> {
+        self.start()?;
+        let number = self.next.get();
+        self.next.set(number + 1);
+        let log = Log { logger: Rc::clone(self), number };
+        log.ask(Command::Open { log: number, path, max_line }).await?;
+        Ok(log)
+    }
+
+    fn start(&self) -> io::Result<()> {
+        if self.running.borrow().is_some() {
+            return Ok(());
+        }
+        let shared = Arc::new(Shared::new()?);
+        let waiting: Rc<RefCell<Tickets>> = Rc::default();
+        let answers = Source::new(shared.answers_ready.try_clone()?)?;
+        let body = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("log".into())
+            .stack_size(STACK)
+            .spawn(move || writer::run(&body))?;
+        reactor::spawn(dispatch(answers, Arc::clone(&shared), Rc::clone(&waiting)));
+        *self.running.borrow_mut() = Some(Running { shared, waiting });
+        Ok(())
+    }
+
+    fn send(&self, command: Command) -> Option<Rc<Once<Result<(), Failure>>>> {
+        let running = self.running.borrow();
+        let running = running.as_ref()?;
+        let ticket = self.next.get();
+        self.next.set(ticket + 1);
+        let answer = Rc::new(Once::default());
+        running.waiting.borrow_mut().insert(ticket, Rc::clone(&answer));
+        running.shared.send(ticket, command);
+        Some(answer)
+    }
+}
+
+/// Hands answers to those who wait for them.
+async fn dispatch(source: Source, shared: Arc<Shared>, waiting: Rc<RefCell<Tickets>>) {
+    while source.read_with(|fd| rustix::io::read(fd, &mut [0; 8])).await.is_ok() {
+        for (ticket, answer) in shared.take_answers() {
+            if let Some(once) = waiting.borrow_mut().remove(&ticket) {
+                once.set(answer.map_err(|error| Failure(error.kind(), error.raw_os_error())));
+            }
+        }
+    }
+}
+
+impl Log {
+    async fn ask(&self, command: Command) -> io::Result<()> {
+        let Some(answer) = self.logger.send(command) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        answer.wait().await.map_err(|Failure(kind, code)| {
+            code.map_or_else(|| kind.into(), io::Error::from_raw_os_error)
+        })
+    }
+
+    /// Writes all that comes out of `fd` (non-blocking) as that stream.
+    pub(crate) async fn attach(&self, stream: Stream, fd: OwnedFd) -> io::Result<()> {
+        self.ask(Command::Attach { log: self.number, stream, fd }).await
+    }
+
+    /// Goes on in a new file at the same path; if that fails, in the old one.
+    pub(crate) async fn reopen(&self) -> io::Result<()> {
+        self.ask(Command::Reopen { log: self.number }).await
+    }
+
+    /// Takes what there is to read now, then closes the file and the container's streams.
+    pub(crate) fn close(&self) {
+        let _ = self.logger.send(Command::Close { log: self.number });
+    }
+
+    /// Waits until all streams have ended, but not longer than `limit`.
+    pub(crate) async fn drain(&self, limit: Duration) {
+        let _ = reactor::within(limit, self.ask(Command::Drain { log: self.number })).await;
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A pipe for a container's output: the end to read is ours and does not block.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&read, true)?;
+    // Fewer switches between the container and us; a refusal (quota) only costs speed.
+    let _ = rustix::pipe::fcntl_setpipe_size(&read, writer::READ_SIZE);
+    Ok((read, write))
+}
+
+/// Checks early what the log thread would find out too late to tell the caller.
+pub(crate) fn checked_path(path: &str) -> Option<&Path> {
+    let path = Path::new(path);
+    path.is_absolute().then_some(path)
+}

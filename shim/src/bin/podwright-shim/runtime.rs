@@ -1,0 +1,185 @@
+//! The OCI runtime's command line: runc, crun, youki and whatever else keeps to it.
+//!
+//! A runtime may take as long as it likes, but it can be killed: it runs in a process group of
+//! its own, whose id its caller learns.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::reactor::{self, Exit, Once};
+
+/// What is read at most of a runtime's complaints.
+const MAX_TEXT: u64 = 64 * 1024;
+/// What is kept of them.
+const MAX_MESSAGE: usize = 4096;
+
+/// How a runtime is called for one container.
+#[derive(Debug, Clone)]
+pub(crate) struct Runtime {
+    pub(crate) binary: PathBuf,
+    pub(crate) root: Option<PathBuf>,
+    pub(crate) systemd_cgroup: bool,
+    pub(crate) arguments: Vec<String>,
+}
+
+/// A call that did not succeed, in the runtime's own words.
+#[derive(Debug, Clone)]
+pub(crate) struct RuntimeError(String);
+
+impl fmt::Display for RuntimeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A runtime at work.
+pub(crate) struct Call {
+    pub(crate) pid: u32,
+    exit: Rc<Once<Exit>>,
+    log: PathBuf,
+    stderr: Option<PathBuf>,
+    what: String,
+}
+
+impl Runtime {
+    /// Program and arguments before the verb. `log` takes the runtime's messages as JSON lines.
+    pub(crate) fn arguments<'a>(&'a self, log: &'a Path) -> Vec<&'a OsStr> {
+        let mut line = vec![self.binary.as_os_str()];
+        if let Some(root) = &self.root {
+            line.extend([OsStr::new("--root"), root.as_os_str()]);
+        }
+        if self.systemd_cgroup {
+            line.push(OsStr::new("--systemd-cgroup"));
+        }
+        line.extend([OsStr::new("--log"), log.as_os_str()]);
+        line.extend([OsStr::new("--log-format"), OsStr::new("json")]);
+        line.extend(self.arguments.iter().map(OsStr::new));
+        line
+    }
+
+    /// Runs a verb that starts no process of the container's.
+    pub(crate) async fn run(
+        &self,
+        dir: &Path,
+        verb: &[&str],
+        input: Option<&[u8]>,
+    ) -> Result<(), RuntimeError> {
+        let what = format!("{} {}", self.name(), verb.first().unwrap_or(&""));
+        let log = scratch(dir, "log");
+        let stderr = scratch(dir, "stderr");
+        let failed = |error: io::Error| RuntimeError(format!("{what}: {error}"));
+        let line = self.arguments(&log);
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]).args(verb).current_dir(dir).stdout(Stdio::null());
+        command.stderr(File::create(&stderr).map_err(failed)?);
+        match input {
+            // A file, not a pipe: nobody has to feed it, and its size does not matter.
+            Some(input) => command.stdin(memory_file(input).map_err(failed)?),
+            None => command.stdin(Stdio::null()),
+        };
+        let call = Call::spawn(&mut command, what.clone(), log, Some(stderr)).map_err(failed)?;
+        call.finish().await
+    }
+
+    /// Removes whatever the runtime still knows of a container, killing it if need be.
+    pub(crate) async fn delete_force(&self, dir: &Path, id: &str) -> Result<(), RuntimeError> {
+        match self.run(dir, &["delete", "--force", id], None).await {
+            Err(error) if error.0.contains("does not exist") => Ok(()),
+            other => other,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.binary.file_name().and_then(OsStr::to_str).unwrap_or("runtime")
+    }
+}
+
+impl Call {
+    /// Starts a prepared command line in a process group of its own.
+    pub(crate) fn spawn(
+        command: &mut Command,
+        what: String,
+        log: PathBuf,
+        stderr: Option<PathBuf>,
+    ) -> io::Result<Self> {
+        let child = command.process_group(0).spawn()?;
+        let pid = child.id();
+        Ok(Self { pid, exit: reactor::watch(pid), log, stderr, what })
+    }
+
+    /// Waits for the end, and for the reason if it was a bad one.
+    pub(crate) async fn finish(self) -> Result<(), RuntimeError> {
+        let exit = self.exit.wait().await;
+        let Self { log, stderr, what, .. } = self;
+        let mut outcome = Ok(());
+        if !exit.ok() {
+            let said = logged_error(&read_start(&log))
+                .or_else(|| stderr.as_deref().map(read_start).filter(|text| !text.is_empty()));
+            let said = said.unwrap_or_else(|| match exit.signal {
+                Some(signal) => format!("killed by signal {signal}"),
+                None => format!("exit status {}", exit.status),
+            });
+            let said: String = said.trim().chars().take(MAX_MESSAGE).collect();
+            outcome = Err(RuntimeError(format!("{what}: {said}")));
+        }
+        let _ = fs::remove_file(log);
+        if let Some(stderr) = stderr {
+            let _ = fs::remove_file(stderr);
+        }
+        outcome
+    }
+}
+
+/// A name in `dir` that nobody uses.
+pub(crate) fn scratch(dir: &Path, kind: &str) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    dir.join(format!(".{kind}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn memory_file(bytes: &[u8]) -> io::Result<File> {
+    let memory = rustix::fs::memfd_create("input", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = File::from(memory);
+    file.write_all(bytes)?;
+    rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
+    Ok(file)
+}
+
+fn read_start(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(path) {
+        let _ = file.take(MAX_TEXT).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The message of the last error in a runtime's JSON log.
+fn logged_error(log: &str) -> Option<String> {
+    log.lines().rev().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let error = matches!(line["level"].as_str(), Some("error" | "fatal" | "panic"));
+        error.then(|| line["msg"].as_str().map(str::to_owned))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_is_the_reason() {
+        let log = concat!(
+            "{\"level\":\"warning\",\"msg\":\"w\"}\n",
+            "{\"level\":\"error\",\"msg\":\"exec: \\\"x\\\": not found\",\"time\":\"t\"}\n",
+            "half a li",
+        );
+        assert_eq!(logged_error(log).as_deref(), Some("exec: \"x\": not found"));
+        assert_eq!(logged_error("not json"), None);
+    }
+}

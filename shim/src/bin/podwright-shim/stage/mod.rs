@@ -1,0 +1,114 @@
+//! What a child does between being started and becoming another program.
+//!
+//! Each stage is this same program started anew by the shim, so it runs as a plain
+//! single-threaded process: it can use all of the language before it execs, and nothing of the
+//! shim's memory is near the container.
+//!
+//! * `stage-runtime`: a mount namespace with the root file system in it, then the OCI runtime
+//! * `stage-namespaces`: makes the pod's namespaces and waits until the shim holds them
+//! * `stage-pid-init`: becomes the init of a shared pid namespace
+
+mod mounts;
+mod namespaces;
+mod pid_init;
+mod runtime;
+mod sysctl;
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use api::podwright::SandboxOptions;
+use api::types::Mount;
+
+use crate::sys;
+
+/// What process lists show.
+pub(crate) const NAME: &str = "podwright-shim";
+const RUNTIME: &str = "stage-runtime";
+const NAMESPACES: &str = "stage-namespaces";
+const PID_INIT: &str = "stage-pid-init";
+
+/// Runs a stage, if that is what the command line asks for. Does not return then.
+pub(crate) fn run_if_asked() {
+    let mut arguments = std::env::args_os().skip(1);
+    let Some(stage) = arguments.next() else { return };
+    let stage: fn(&[std::ffi::OsString]) -> Result<(), String> = match stage.to_str() {
+        Some(RUNTIME) => runtime::run,
+        Some(NAMESPACES) => namespaces::run,
+        Some(PID_INIT) => pid_init::run,
+        _ => return,
+    };
+    // Standard streams are the stage's; everything else was not meant for it.
+    sys::close_from(3);
+    let arguments: Vec<_> = arguments.collect();
+    match stage(&arguments) {
+        Ok(()) => std::process::exit(0),
+        Err(error) => {
+            if !error.is_empty() {
+                eprintln!("{error}");
+            }
+            std::process::exit(1);
+        }
+    }
+}
+
+/// A command that mounts `rootfs` where only the runtime sees it and then becomes the runtime.
+/// Without anything to do in between, it is the runtime at once. What goes wrong before is put
+/// into `report`, in the form in which runtimes log.
+pub(crate) fn runtime(
+    score: Option<i32>,
+    mounts: &[Mount],
+    rootfs: &Path,
+    report: &Path,
+    line: &[&OsStr],
+) -> Command {
+    if mounts.is_empty() && score.is_none() {
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]);
+        return command;
+    }
+    let mut command = ourselves(RUNTIME);
+    command.arg("--report").arg(report);
+    if let Some(score) = score {
+        command.arg("--oom-score").arg(score.to_string());
+    }
+    command.arg("--rootfs").arg(rootfs);
+    for mount in mounts {
+        command.arg("--mount").args([&mount.r#type, &mount.source, &mount.target]);
+        command.arg(mount.options.len().to_string()).args(&mount.options);
+    }
+    command.arg("--").args(line);
+    command
+}
+
+/// This program again, whatever has become of its file, under its own name.
+pub(crate) fn ourselves(first: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(NAME).arg(first);
+    command
+}
+
+/// A command that makes the namespaces of a pod, prints a line (the init's pid, or `0`) and
+/// stays until its standard input ends.
+pub(crate) fn namespaces(options: &SandboxOptions) -> Command {
+    let mut command = ourselves(NAMESPACES);
+    let flags =
+        [(!options.host_ipc, "--ipc"), (!options.host_uts, "--uts"), (options.shared_pid, "--pid")];
+    command.args(flags.into_iter().filter(|(wanted, _)| *wanted).map(|(_, flag)| flag));
+    if !options.host_uts && !options.hostname.is_empty() {
+        command.args(["--hostname", &options.hostname]);
+    }
+    if !options.netns_path.is_empty() {
+        command.args(["--netns", &options.netns_path]);
+    }
+    if !options.cgroup_path.is_empty() {
+        command.args(["--cgroup", &options.cgroup_path]);
+    }
+    for (name, value) in &options.sysctls {
+        command.args(["--sysctl", name, value]);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+}

@@ -1,0 +1,97 @@
+//! Makes the pod's namespaces, configures them once, and waits until the shim holds them.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::process::Stdio;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::{PID_INIT, ourselves, sysctl};
+use crate::sys;
+
+#[derive(Default)]
+struct Orders {
+    ipc: bool,
+    uts: bool,
+    pid: bool,
+    hostname: Option<String>,
+    netns: Option<String>,
+    cgroup: Option<String>,
+    sysctls: Vec<(String, String)>,
+}
+
+/// Returns when the shim has let it go, or with what went wrong.
+pub(super) fn run(arguments: &[OsString]) -> Result<(), String> {
+    make(&parse(arguments).ok_or("malformed orders")?)
+}
+
+fn make(orders: &Orders) -> Result<(), String> {
+    let what = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    let wanted = [
+        (orders.ipc, libc::CLONE_NEWIPC),
+        (orders.uts, libc::CLONE_NEWUTS),
+        (orders.pid, libc::CLONE_NEWPID),
+    ];
+    let flags = wanted.into_iter().filter(|(yes, _)| *yes).fold(0, |all, (_, flag)| all | flag);
+    sys::unshare(flags).map_err(what("unshare"))?;
+    if let Some(hostname) = &orders.hostname {
+        rustix::system::sethostname(hostname.as_bytes())
+            .map_err(|error| format!("hostname {hostname:?}: {error}"))?;
+    }
+    let owned = sysctl::Owned { ipc: orders.ipc, uts: orders.uts, net: orders.netns.is_some() };
+    // Those of the network are written from inside of it; /proc/sys shows the opener's.
+    if let Some(netns) = &orders.netns {
+        let file = File::open(netns).map_err(|error| format!("{netns}: {error}"))?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|error| format!("{netns}: {error}"))?;
+    }
+    for (name, value) in &orders.sysctls {
+        sysctl::write(name, value, owned)?;
+    }
+    let init = if orders.pid { start_init(orders)? } else { 0 };
+    let mut output = io::stdout();
+    writeln!(output, "{init}").and_then(|()| output.flush()).map_err(what("report"))?;
+    let _ = io::stdin().read(&mut [0]);
+    Ok(())
+}
+
+/// Starts the first process of the new pid namespace and waits until it is what it is to be.
+fn start_init(orders: &Orders) -> Result<u32, String> {
+    let mut command = ourselves(PID_INIT);
+    if let Some(cgroup) = &orders.cgroup {
+        command.args(["--cgroup", cgroup]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let failed = |error: &dyn std::fmt::Display| format!("pid namespace: {error}");
+    let mut child = command.spawn().map_err(|error| failed(&error))?;
+    let mut output = child.stdout.take().ok_or_else(|| failed(&"no pipe"))?;
+    // Ends without a word when the pipe closes on exec.
+    let mut said = String::new();
+    output.read_to_string(&mut said).map_err(|error| failed(&error))?;
+    match child.try_wait() {
+        Ok(None) if said.is_empty() => Ok(child.id()),
+        _ if said.is_empty() => Err(failed(&"its init died")),
+        _ => Err(failed(&said)),
+    }
+}
+
+fn parse(arguments: &[OsString]) -> Option<Orders> {
+    let mut orders = Orders::default();
+    let mut rest = arguments.iter().map(|word| word.to_str().map(str::to_owned));
+    let mut next = || rest.next()?;
+    while let Some(flag) = next() {
+        match flag.as_str() {
+            "--ipc" => orders.ipc = true,
+            "--uts" => orders.uts = true,
+            "--pid" => orders.pid = true,
+            "--hostname" => orders.hostname = Some(next()?),
+            "--netns" => orders.netns = Some(next()?),
+            "--cgroup" => orders.cgroup = Some(next()?),
+            "--sysctl" => orders.sysctls.push((next()?, next()?)),
+            _ => return None,
+        }
+    }
+    Some(orders)
+}

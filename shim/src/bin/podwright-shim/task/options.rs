@@ -1,0 +1,87 @@
+//! What a daemon may say beyond the Task service's own fields: ours, or containerd's for runc.
+
+use std::path::{Path, PathBuf};
+
+use api::podwright::CreateOptions;
+use api::runc;
+use prost_types::Any;
+
+use super::stdio::Extras;
+use crate::log::{self, DEFAULT_MAX};
+use crate::rpc::Failure;
+use crate::runtime::Runtime;
+
+/// Where containerd keeps the state of OCI runtimes, under the namespace's name.
+const CONTAINERD_ROOT: &str = "/run/containerd/runc";
+
+/// Paths to write to, beside the streams.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Options {
+    /// The exit record.
+    pub(super) exit_path: Option<PathBuf>,
+    /// The pid file; one is always written, by default in the bundle.
+    pub(super) pid_path: Option<PathBuf>,
+    pub(super) no_pivot: bool,
+    pub(super) no_new_keyring: bool,
+}
+
+/// Reads whichever options came with a Create.
+pub(super) fn parse(
+    any: Option<&Any>,
+    namespace: &str,
+) -> Result<(Runtime, Options, Extras), Failure> {
+    let Some(any) = any else { return Ok(from_runc(&runc::Options::default(), namespace)) };
+    if let Ok(options) = api::unpack::<CreateOptions>(any) {
+        return from_podwright(options);
+    }
+    let options = api::unpack::<runc::Options>(any).map_err(Failure::invalid)?;
+    Ok(from_runc(&options, namespace))
+}
+
+fn from_podwright(options: CreateOptions) -> Result<(Runtime, Options, Extras), Failure> {
+    let log = match options.log_path.as_str() {
+        "" => None,
+        path => {
+            let path = log::checked_path(path).ok_or_else(|| {
+                Failure::invalid(format_args!("log path {path:?} is not absolute"))
+            })?;
+            let longest = usize::try_from(options.log_max_line).unwrap_or(0);
+            Some((path.to_owned(), if longest == 0 { DEFAULT_MAX } else { longest }))
+        }
+    };
+    let runtime = Runtime {
+        binary: or(&options.runtime, "runc"),
+        root: path(&options.runtime_root),
+        systemd_cgroup: options.systemd_cgroup,
+        arguments: options.runtime_args,
+    };
+    let paths = Options {
+        exit_path: path(&options.exit_path),
+        pid_path: path(&options.pid_path),
+        ..Options::default()
+    };
+    Ok((runtime, paths, Extras { log, stdin: options.stdin }))
+}
+
+fn from_runc(options: &runc::Options, namespace: &str) -> (Runtime, Options, Extras) {
+    let runtime = Runtime {
+        binary: or(&options.binary_name, "runc"),
+        root: Some(or(&options.root, CONTAINERD_ROOT).join(namespace)),
+        systemd_cgroup: options.systemd_cgroup,
+        arguments: Vec::new(),
+    };
+    let options = Options {
+        no_pivot: options.no_pivot_root,
+        no_new_keyring: options.no_new_keyring,
+        ..Options::default()
+    };
+    (runtime, options, Extras::default())
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+fn or(text: &str, default: &str) -> PathBuf {
+    Path::new(if text.is_empty() { default } else { text }).to_owned()
+}

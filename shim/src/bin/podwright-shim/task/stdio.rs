@@ -1,0 +1,237 @@
+//! Where a process reads from and writes to.
+//!
+//! Without a terminal the process gets pipe or FIFO ends directly, so that nothing is copied:
+//! a log's pipe is read by the log thread, a FIFO by whoever asked for it. With a terminal the
+//! shim holds the master side and copies. For a container the shim keeps both ends of its FIFOs,
+//! so a daemon that restarts never breaks a pipe.
+
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::process::Stdio;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::console::ConsoleListener;
+use crate::log::{self, Log, Logger, Stream};
+use crate::reactor::{self, Once, Source};
+
+/// How long the output of a process that has exited is waited for: something it left behind
+/// may hold the pipe for ever.
+const DRAIN: Duration = Duration::from_millis(500);
+const COPY_SIZE: usize = 4096;
+
+/// The streams as the caller named them: FIFO paths, `file://` URIs, or empty.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names {
+    pub(crate) stdin: String,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) terminal: bool,
+}
+
+/// What only podwright's own daemon asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    /// The CRI log file and the length at which its lines are split.
+    pub(crate) log: Option<(PathBuf, usize)>,
+    /// Standard input is a pipe that stays open until it is closed.
+    pub(crate) stdin: bool,
+}
+
+/// The process's ends, for the runtime's command line.
+pub(crate) struct Ends {
+    pub(crate) stdin: Stdio,
+    pub(crate) stdout: Stdio,
+    pub(crate) stderr: Stdio,
+}
+
+/// The shim's ends.
+#[derive(Default)]
+pub(crate) struct Streams {
+    /// Keeps standard input open.
+    stdin: RefCell<Option<OwnedFd>>,
+    /// Keeps FIFOs from breaking.
+    held: RefCell<Vec<OwnedFd>>,
+    terminal: RefCell<Option<OwnedFd>>,
+    log: Option<Log>,
+    copied: Rc<Once<()>>,
+    closing: Rc<Once<()>>,
+}
+
+impl Streams {
+    /// Opens everything that does not need the process yet.
+    pub(crate) async fn open(
+        names: &Names,
+        extras: Extras,
+        logger: &Rc<Logger>,
+    ) -> io::Result<(Self, Ends)> {
+        let mut streams = Self::default();
+        if let Some((path, max_line)) = extras.log {
+            streams.log = Some(logger.open(path, max_line).await?);
+        }
+        if names.terminal {
+            let null = || Stdio::null();
+            return Ok((streams, Ends { stdin: null(), stdout: null(), stderr: null() }));
+        }
+        let stdin = streams.input(&names.stdin, extras.stdin)?;
+        let stdout = streams.output(&names.stdout, Stream::Stdout).await?;
+        let stderr = streams.output(&names.stderr, Stream::Stderr).await?;
+        Ok((streams, Ends { stdin, stdout, stderr }))
+    }
+
+    fn input(&self, name: &str, pipe: bool) -> io::Result<Stdio> {
+        if pipe && name.is_empty() {
+            let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            *self.stdin.borrow_mut() = Some(write);
+            return Ok(read.into());
+        }
+        if name.is_empty() {
+            return Ok(Stdio::null());
+        }
+        *self.stdin.borrow_mut() = Some(both_ends(Path::new(name))?);
+        Ok(File::open(name)?.into())
+    }
+
+    async fn output(&self, name: &str, stream: Stream) -> io::Result<Stdio> {
+        if let Some(log) = &self.log {
+            let (read, write) = log::pipe()?;
+            log.attach(stream, read).await?;
+            return Ok(write.into());
+        }
+        match (name, name.strip_prefix("file://")) {
+            ("", _) => Ok(Stdio::null()),
+            (_, Some(path)) => {
+                Ok(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?.into())
+            }
+            (path, None) => {
+                self.held.borrow_mut().push(both_ends(Path::new(path))?);
+                Ok(OpenOptions::new().write(true).open(path)?.into())
+            }
+        }
+    }
+
+    /// Lets go of what would keep a reader of an exec's output from seeing its end.
+    pub(crate) fn started_exec(&self) {
+        self.held.borrow_mut().clear();
+    }
+
+    /// Takes the terminal that the runtime made and connects it.
+    pub(crate) async fn connect(&self, names: &Names, console: ConsoleListener) -> io::Result<()> {
+        let master = console.receive().await?;
+        rustix::io::ioctl_fionbio(&master, true)?;
+        if let Some(log) = &self.log {
+            log.attach(Stream::Stdout, master.try_clone()?).await?;
+            self.copied.set(());
+        } else {
+            let output = if names.stdout.is_empty() {
+                OpenOptions::new().write(true).open("/dev/null")?.into()
+            } else {
+                both_ends(Path::new(&names.stdout))?
+            };
+            let job = copy(master.try_clone()?, output);
+            self.run(job, Some(Rc::clone(&self.copied)));
+        }
+        if !names.stdin.is_empty() {
+            let keep = both_ends(Path::new(&names.stdin))?;
+            let flags = libc::O_NONBLOCK;
+            let input = OpenOptions::new().read(true).custom_flags(flags).open(&names.stdin)?;
+            *self.stdin.borrow_mut() = Some(keep);
+            self.run(copy(input.into(), master.try_clone()?), None);
+        }
+        *self.terminal.borrow_mut() = Some(master);
+        Ok(())
+    }
+
+    fn run(&self, job: impl Future<Output = ()> + 'static, done: Option<Rc<Once<()>>>) {
+        let closing = Rc::clone(&self.closing);
+        reactor::spawn(async move {
+            reactor::race(pin!(job), pin!(closing.wait())).await;
+            if let Some(done) = done {
+                done.set(());
+            }
+        });
+    }
+
+    /// No more input will come.
+    pub(crate) fn close_stdin(&self) {
+        self.stdin.borrow_mut().take();
+    }
+
+    pub(crate) fn resize(&self, width: u16, height: u16) -> io::Result<()> {
+        let terminal = self.terminal.borrow();
+        let terminal = terminal.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let size =
+            rustix::termios::Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+        Ok(rustix::termios::tcsetwinsize(terminal, size)?)
+    }
+
+    /// The log, where there is one.
+    pub(crate) fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
+    }
+
+    /// The process is gone: takes what it still had to say, then lets go of everything.
+    pub(crate) async fn finish(&self) {
+        self.close_stdin();
+        let terminal = self.terminal.borrow_mut().take();
+        let had_terminal = terminal.is_some();
+        drop(terminal);
+        match &self.log {
+            Some(log) => {
+                log.drain(DRAIN).await;
+                log.close();
+            }
+            None if had_terminal => {
+                let _ = reactor::within(DRAIN, self.copied.wait()).await;
+            }
+            None => {}
+        }
+        self.closing.set(());
+        self.held.borrow_mut().clear();
+    }
+}
+
+/// A FIFO opened for reading and writing: never blocks, and keeps either side alive.
+fn both_ends(path: &Path) -> io::Result<OwnedFd> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a fifo"));
+    }
+    Ok(file.into())
+}
+
+/// Copies until either side ends.
+async fn copy(from: OwnedFd, to: OwnedFd) {
+    let (Ok(from), Ok(to)) = (Source::new(from), sink(to)) else { return };
+    let mut buffer = vec![0; COPY_SIZE];
+    loop {
+        let read = from.read_with(|fd| rustix::io::read(fd, &mut buffer[..])).await;
+        let Ok(count @ 1..) = read else { return };
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            let written = match &to {
+                Sink::Waits(to) => to.write_with(|fd| rustix::io::write(fd, rest)).await,
+                Sink::Takes(to) => rustix::io::write(to, rest).map_err(Into::into),
+            };
+            let Ok(count) = written else { return };
+            rest = &rest[count..];
+        }
+    }
+}
+
+enum Sink {
+    Waits(Source),
+    /// Something that epoll does not take, such as the null device.
+    Takes(OwnedFd),
+}
+
+fn sink(fd: OwnedFd) -> io::Result<Sink> {
+    let copy = fd.try_clone()?;
+    Ok(Source::new(fd).map_or(Sink::Takes(copy), Sink::Waits))
+}
