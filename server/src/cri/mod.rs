@@ -1,5 +1,6 @@
 //! The protocol edge: the only module that names `api` and `tonic`. Parses requests into checked values, runs
 //! operations, and turns results back into messages.
 
+pub(crate) mod image;
 mod in_flight;
 mod status;

@@ -43,6 +43,9 @@ pub(crate) enum Error {
     /// The record of an image could not be kept.
     #[error("{0}")]
     Store(String),
+    /// The work on a layer, shared with other pulls, ended so.
+    #[error(transparent)]
+    Layer(std::sync::Arc<Error>),
     /// A fault of ours.
     #[error("internal: {0}")]
     Internal(String),

@@ -1,8 +1,279 @@
-//! Images: names, registries, the pull, and what is here.
+//! Images: getting them, keeping them, finding them by every name, and letting go of them.
+//!
+//! [`Images`] is the table of what is here, held in memory and recorded in the image database. An image is
+//! listed from the moment its record is durable until its removal begins. Identity follows cri.md 1.4: the id
+//! is the digest of the config, so that the same image of two registries is one entry with both names.
+//!
+//! Layers are removed once no image, no container and no pull wants them (see `gc`): whoever holds an
+//! `Arc<Image>` holds its layers, and containers say which they use with [`Images::hold`].
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use snapshotter::{LayerId, Snapshotter};
+
+use crate::store::Store;
+use crate::telemetry::Tasks;
+
 pub(crate) mod config;
+mod content;
 pub(crate) mod digest;
 pub(crate) mod error;
-pub(crate) mod manifest;
-pub(crate) mod platform;
+mod flight;
+mod gc;
+mod manifest;
+mod platform;
+pub(crate) mod progress;
+mod publish;
+mod pull;
 pub(crate) mod reference;
 pub(crate) mod registry;
+mod table;
+mod unpack;
+
+pub(crate) use config::{ImageConfig, ImageUser};
+pub(crate) use digest::Digest;
+pub(crate) use error::Error;
+pub(crate) use gc::LayerUsage;
+pub(crate) use progress::Progress;
+pub(crate) use registry::{AuthFields, Credentials};
+pub(crate) use table::Image;
+
+use content::Content;
+use flight::{Flights, Work};
+use gc::{Layers, Lease};
+use platform::Supported;
+use reference::Reference;
+use registry::Registries;
+use table::{ImageRecord, Table};
+
+/// An error that several callers get.
+pub(crate) type Shared = Arc<Error>;
+
+/// How long the layers of a failed pull wait for the next try; they go with the next pull or removal after it.
+const LINGER: Duration = Duration::from_secs(10 * 60);
+
+/// The table of the image database that holds the records.
+const RECORDS: &str = "images";
+
+/// What a node's operator decides about images.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Directory of `<host>/hosts.toml`.
+    pub registry_hosts: PathBuf,
+    /// Keep compressed blobs after they are unpacked.
+    pub keep_blobs: bool,
+    /// Layers of one image under way at a time.
+    pub max_concurrent_downloads: usize,
+    /// See `unpack`.
+    pub(crate) always_allowed: u64,
+}
+
+impl Settings {
+    /// What the configuration says.
+    pub(crate) fn new(config: &crate::config::Config) -> Self {
+        Self {
+            registry_hosts: config.registry_hosts.clone(),
+            keep_blobs: config.keep_blobs,
+            max_concurrent_downloads: config.max_concurrent_downloads,
+            always_allowed: unpack::ALWAYS_ALLOWED,
+        }
+    }
+}
+
+/// All images of this node; clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Images(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    registries: Arc<Registries>,
+    platform: Supported,
+    store: Store,
+    tasks: Tasks,
+    content: Content,
+    layers: Arc<Layers>,
+    table: RwLock<Table>,
+    /// One change of records at a time, so that table and database agree.
+    change: tokio::sync::Mutex<()>,
+    holds: Mutex<HashMap<String, Lease>>,
+    pulls: Flights<(Reference, Credentials), Result<Digest, Shared>, Arc<Progress>>,
+    /// Layers of pulls that may have failed: the next try shall find them.
+    lingering: Mutex<HashMap<Reference, (Instant, Arc<Lease>)>>,
+    layer_flights: Flights<pull::LayerKey, pull::LayerResult, ()>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Images({})", self.content.dir().display())
+    }
+}
+
+/// A pull that the caller waits for. Dropping it ends the pull, unless others wait for it, too.
+#[derive(Debug)]
+pub(crate) struct Pull {
+    work: Work<Result<Digest, Shared>>,
+    progress: Arc<Progress>,
+}
+
+impl Pull {
+    /// How far it is.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+}
+
+impl Future for Pull {
+    /// The image's id.
+    type Output = Result<Digest, Shared>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.work.poll_unpin(context)
+    }
+}
+
+impl Images {
+    /// Opens what is kept below `root/images` and in the store. Blocks: for start-up.
+    ///
+    /// # Errors
+    /// When the directory or the store cannot be read. A damaged record is logged and left out.
+    pub(crate) fn open(
+        root: &Path,
+        snapshotter: Arc<Snapshotter>,
+        store: Store,
+        tasks: Tasks,
+        settings: Settings,
+    ) -> Result<Self, Error> {
+        let content = Content::open(&root.join("images"))?;
+        let layers = Layers::new(snapshotter, tasks.clone());
+        let records =
+            store.load::<ImageRecord>(RECORDS).map_err(|err| Error::Store(err.to_string()))?;
+        let table = publish::load(records.into_iter().map(|(_, record)| record).collect(), &layers);
+        Ok(Self(Arc::new(Inner {
+            registries: Arc::new(Registries::new(settings.registry_hosts.clone())),
+            settings,
+            platform: Supported::host(),
+            store,
+            tasks,
+            content,
+            layers,
+            table: RwLock::new(table),
+            change: tokio::sync::Mutex::default(),
+            holds: Mutex::default(),
+            pulls: Flights::default(),
+            lingering: Mutex::default(),
+            layer_flights: Flights::default(),
+        })))
+    }
+
+    /// Removes what nobody wants, now and from now on. Call it once every container that there is has said
+    /// which layers it holds.
+    pub(crate) fn start_collecting(&self) {
+        self.0.layers.enable_sweeping();
+        let inner = self.0.clone();
+        let span = tracing::info_span!("remove unwanted image files");
+        self.0.tasks.spawn(span, async move { inner.remove_stray_files().await });
+    }
+
+    /// Pulls an image, or joins the pull of the same reference with the same credentials.
+    ///
+    /// # Errors
+    /// When the text is no reference.
+    pub(crate) fn pull(&self, reference: &str, credentials: Credentials) -> Result<Pull, Error> {
+        let reference = Reference::parse(reference)?;
+        let key = (reference.clone(), credentials.clone());
+        let (work, progress, _) = self.0.pulls.join(key, || {
+            let progress = Arc::new(Progress::new(reference.to_string()));
+            let work = pull::pull(self.0.clone(), reference, credentials, progress.clone());
+            (work.map(|result| result.map_err(Arc::new)).boxed(), progress)
+        });
+        Ok(Pull { work, progress })
+    }
+
+    /// The pulls under way.
+    pub(crate) fn pulls(&self) -> Vec<Arc<Progress>> {
+        self.0.pulls.notes()
+    }
+
+    /// Finds an image by reference, id or unique beginning of an id.
+    pub(crate) fn resolve(&self, text: &str) -> Option<Arc<Image>> {
+        self.0.table().resolve(text)
+    }
+
+    /// Every image.
+    pub(crate) fn list(&self) -> Vec<Arc<Image>> {
+        self.0.table().all().cloned().collect()
+    }
+
+    /// Removes an image with all its names; no error if there is none. Its layers go when no container holds
+    /// them. It is gone from every list before this returns.
+    pub(crate) async fn remove(&self, text: &str) -> Result<(), Error> {
+        let (inner, text) = (self.0.clone(), text.to_owned());
+        let span = tracing::info_span!("remove image", image = text);
+        // On a task of its own: a caller who goes away must not leave it half done.
+        let task = self.0.tasks.spawn(span, async move { inner.remove(&text).await });
+        task.await.map_err(|err| Error::Internal(format!("remove image: {err}")))?
+    }
+
+    /// What the layers of all images and containers take; O(1).
+    pub(crate) fn usage(&self) -> LayerUsage {
+        self.0.layers.usage()
+    }
+
+    /// The config blob as its author wrote it. Blocks on one small file.
+    pub(crate) fn raw_config(&self, image: &Image) -> Option<serde_json::Value> {
+        let bytes = self.0.content.read(&image.id, manifest::MAX_CONFIG)?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Keeps layers for a container: of its image, or, at a start, those that its record names. Replaces what
+    /// the container held before.
+    ///
+    /// # Errors
+    /// When a layer is not here.
+    pub(crate) fn hold(&self, container: &str, layers: &[LayerId]) -> Result<(), Error> {
+        let lease = self.0.layers.lease(layers.iter().cloned());
+        if let Some(missing) = layers.iter().find(|layer| !self.0.layers.has(layer)) {
+            return Err(Error::Snapshot(format!("layer {missing} is missing")));
+        }
+        self.0.holds.lock().unwrap_or_else(PoisonError::into_inner).insert(container.into(), lease);
+        Ok(())
+    }
+
+    /// The container is gone.
+    pub(crate) fn unhold(&self, container: &str) {
+        let lease = self.0.holds.lock().unwrap_or_else(PoisonError::into_inner).remove(container);
+        drop(lease);
+    }
+}
+
+impl Inner {
+    /// Keeps what a pull brings in case it fails half-way.
+    fn linger(&self, reference: &Reference, lease: &Arc<Lease>) {
+        let mut lingering = self.lingering.lock().unwrap_or_else(PoisonError::into_inner);
+        lingering.insert(reference.clone(), (Instant::now(), lease.clone()));
+    }
+
+    /// Lets go of what a pull brought that ended well, and of what nobody came back for.
+    fn linger_no_more(&self, reference: Option<&Reference>) {
+        let mut lingering = self.lingering.lock().unwrap_or_else(PoisonError::into_inner);
+        lingering.retain(|of, (since, _)| Some(of) != reference && since.elapsed() < LINGER);
+    }
+
+    fn table(&self) -> std::sync::RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn table_mut(&self) -> std::sync::RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

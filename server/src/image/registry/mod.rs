@@ -19,7 +19,8 @@ mod session;
 mod tls;
 mod token;
 
-pub(crate) use credentials::Credentials;
+pub(super) use blob::Blob;
+pub(crate) use credentials::{AuthFields, Credentials};
 pub(super) use session::Session;
 
 use hosts::Endpoint;

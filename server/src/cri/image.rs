@@ -1,0 +1,171 @@
+//! CRI's ImageService over [`Images`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use api::cri::v1 as cri;
+use tonic::{Code, Request, Response, Status};
+
+use crate::image::{AuthFields, Credentials, Error, Image, ImageUser, Images};
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageService {
+    images: Images,
+    /// Where layers and writable layers are: the path by which the kubelet finds the disk.
+    file_system: PathBuf,
+}
+
+impl ImageService {
+    /// Serves `images`, whose layers are below `file_system`.
+    pub(crate) fn new(images: Images, file_system: PathBuf) -> Self {
+        Self { images, file_system }
+    }
+}
+
+#[tonic::async_trait]
+impl cri::image_service_server::ImageService for ImageService {
+    async fn list_images(
+        &self,
+        request: Request<cri::ListImagesRequest>,
+    ) -> Result<Response<cri::ListImagesResponse>, Status> {
+        let filter = request.into_inner().filter.and_then(|filter| filter.image);
+        let images = match filter.map(|spec| spec.image).filter(|image| !image.is_empty()) {
+            Some(image) => self.images.resolve(&image).into_iter().collect(),
+            None => self.images.list(),
+        };
+        let images = images.iter().map(|image| message(image)).collect();
+        Ok(Response::new(cri::ListImagesResponse { images }))
+    }
+
+    async fn image_status(
+        &self,
+        request: Request<cri::ImageStatusRequest>,
+    ) -> Result<Response<cri::ImageStatusResponse>, Status> {
+        let cri::ImageStatusRequest { image, verbose } = request.into_inner();
+        let Some(image) = self.images.resolve(&named(image)?) else {
+            return Ok(Response::new(cri::ImageStatusResponse::default()));
+        };
+        let info = if verbose { self.info(&image).await? } else { BTreeMap::new() };
+        let image = Some(message(&image));
+        Ok(Response::new(cri::ImageStatusResponse { image, info }))
+    }
+
+    /// tonic drops this future when the client goes away or its deadline passes, and with it this share in the
+    /// pull; the pull goes on for others who wait for it.
+    async fn pull_image(
+        &self,
+        request: Request<cri::PullImageRequest>,
+    ) -> Result<Response<cri::PullImageResponse>, Status> {
+        let cri::PullImageRequest { image, auth, .. } = request.into_inner();
+        let name = named(image)?;
+        let auth = auth.unwrap_or_default();
+        let credentials = Credentials::from_auth(&AuthFields {
+            username: &auth.username,
+            password: &auth.password,
+            auth: &auth.auth,
+            server_address: &auth.server_address,
+            identity_token: &auth.identity_token,
+            registry_token: &auth.registry_token,
+        })
+        .map_err(|err| status(&err))?;
+        let pull = self.images.pull(&name, credentials).map_err(|err| status(&err))?;
+        match pull.await {
+            Ok(id) => Ok(Response::new(cri::PullImageResponse { image_ref: id.to_string() })),
+            Err(err) => {
+                tracing::warn!(image = name, %err, "image not pulled");
+                Err(status(&err))
+            }
+        }
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<cri::RemoveImageRequest>,
+    ) -> Result<Response<cri::RemoveImageResponse>, Status> {
+        let name = named(request.into_inner().image)?;
+        self.images.remove(&name).await.map_err(|err| status(&err))?;
+        Ok(Response::new(cri::RemoveImageResponse {}))
+    }
+
+    async fn image_fs_info(
+        &self,
+        _: Request<cri::ImageFsInfoRequest>,
+    ) -> Result<Response<cri::ImageFsInfoResponse>, Status> {
+        let usage = self.images.usage();
+        let file_system = cri::FilesystemUsage {
+            timestamp: now(),
+            fs_id: Some(cri::FilesystemIdentifier {
+                mountpoint: self.file_system.to_string_lossy().into_owned(),
+            }),
+            used_bytes: Some(cri::UInt64Value { value: usage.bytes }),
+            inodes_used: Some(cri::UInt64Value { value: usage.inodes }),
+        };
+        // Writable layers are on the same disk: the same entry says that it is not split.
+        Ok(Response::new(cri::ImageFsInfoResponse {
+            image_filesystems: vec![file_system.clone()],
+            container_filesystems: vec![file_system],
+        }))
+    }
+}
+
+impl ImageService {
+    /// What `crictl inspecti` shows besides: the keys are containerd's.
+    async fn info(&self, image: &Arc<Image>) -> Result<BTreeMap<String, String>, Status> {
+        let (images, of) = (self.images.clone(), image.clone());
+        let spec = tokio::task::spawn_blocking(move || images.raw_config(&of));
+        let spec = spec.await.map_err(|err| Status::internal(err.to_string()))?;
+        let info = serde_json::json!({ "chainID": image.chain_id, "imageSpec": spec });
+        Ok(BTreeMap::from([("info".to_owned(), info.to_string())]))
+    }
+}
+
+fn named(spec: Option<cri::ImageSpec>) -> Result<String, Status> {
+    let image = spec.unwrap_or_default().image;
+    if image.is_empty() { Err(Status::invalid_argument("image: is empty")) } else { Ok(image) }
+}
+
+fn message(image: &Image) -> cri::Image {
+    let (uid, username) = match image.config.image_user() {
+        Some(ImageUser::Uid(uid)) => (Some(cri::Int64Value { value: uid.into() }), String::new()),
+        Some(ImageUser::Name(name)) => (None, name),
+        None => (None, String::new()),
+    };
+    cri::Image {
+        id: image.id.to_string(),
+        repo_tags: image.tags.clone(),
+        repo_digests: image.digests.clone(),
+        size: image.size,
+        uid,
+        username,
+        spec: None,
+        pinned: false,
+    }
+}
+
+/// The kubelet shows the text of code `Unknown` as it is, and matches prefixes of it.
+fn status(err: &Error) -> Status {
+    let code = match err {
+        Error::Reference(_) | Error::Credentials(_) => Code::InvalidArgument,
+        Error::Layer(inner) => return status(inner),
+        Error::Internal(_) => Code::Internal,
+        Error::NotFound(_)
+        | Error::Unavailable(_)
+        | Error::Refused(_)
+        | Error::Content(_)
+        | Error::Unsupported(_)
+        | Error::Stalled(_)
+        | Error::Config(_)
+        | Error::Io { .. }
+        | Error::Snapshot(_)
+        | Error::Store(_) => Code::Unknown,
+    };
+    Status::new(code, err.to_string())
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,280 @@
+//! Which layers are wanted, and the removal of those that no longer are.
+//!
+//! Every image in the table, every container and every pull under way holds a [`Lease`] on its layers. A layer
+//! whose last lease ends is renamed away and deleted in the background. A lease is taken before a layer is
+//! looked for, and a removal excludes taking one, so that what was found stays.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use snapshotter::{LayerId, Snapshotter};
+
+use super::error::Error;
+use crate::telemetry::Tasks;
+
+/// How long one step of deleting may keep the disk busy before it pauses.
+const TRASH_STEP: Duration = Duration::from_millis(200);
+
+#[derive(Default)]
+struct Wanted {
+    layers: HashMap<LayerId, Entry>,
+    /// Sum over all entries, so that ImageFsInfo need not count.
+    usage: LayerUsage,
+}
+
+#[derive(Default)]
+struct Entry {
+    leases: usize,
+    usage: LayerUsage,
+}
+
+/// What layers take on the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LayerUsage {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+/// Layers whose last lease ended, and who removes them.
+#[derive(Default)]
+struct Sweep {
+    unwanted: Vec<LayerId>,
+    /// Not before every holder of layers has said so, after a start.
+    enabled: bool,
+    running: bool,
+}
+
+/// The layers that somebody wants.
+pub(super) struct Layers {
+    snapshotter: Arc<Snapshotter>,
+    tasks: Tasks,
+    wanted: Mutex<Wanted>,
+    sweep: Mutex<Sweep>,
+    /// Not while layers are made whose names are not known before.
+    removal: RwLock<()>,
+}
+
+impl std::fmt::Debug for Layers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Layers")
+    }
+}
+
+/// Keeps layers from being removed for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Lease {
+    of: Arc<Layers>,
+    layers: Vec<LayerId>,
+}
+
+impl Layers {
+    pub(super) fn new(snapshotter: Arc<Snapshotter>, tasks: Tasks) -> Arc<Self> {
+        let (wanted, sweep, removal) = Default::default();
+        Arc::new(Self { snapshotter, tasks, wanted, sweep, removal })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wants some layers, whether they are here or not.
+    pub(super) fn lease(self: &Arc<Self>, layers: impl IntoIterator<Item = LayerId>) -> Lease {
+        let layers: Vec<_> = layers.into_iter().collect();
+        let mut wanted = self.lock();
+        for layer in &layers {
+            wanted.layers.entry(layer.clone()).or_default().leases += 1;
+        }
+        drop(wanted);
+        for layer in &layers {
+            self.measure(layer);
+        }
+        Lease { of: self.clone(), layers }
+    }
+
+    /// Takes the usage of a layer into account, once it is here.
+    pub(super) fn measure(&self, layer: &LayerId) {
+        let known = |wanted: &Wanted| {
+            wanted.layers.get(layer).is_none_or(|entry| entry.usage != LayerUsage::default())
+        };
+        if known(&self.lock()) {
+            return;
+        }
+        let Some(found) = self.snapshotter.layer_usage(layer) else { return };
+        let mut wanted = self.lock();
+        if !known(&wanted)
+            && let Some(entry) = wanted.layers.get_mut(layer)
+        {
+            entry.usage = LayerUsage { bytes: found.bytes, inodes: found.inodes };
+            wanted.usage.bytes += found.bytes;
+            wanted.usage.inodes += found.inodes;
+        }
+    }
+
+    /// Whether a layer is unpacked here. Of use only under a lease.
+    pub(super) fn has(&self, layer: &LayerId) -> bool {
+        self.snapshotter.has(layer)
+    }
+
+    /// What unpacks.
+    pub(super) fn snapshotter(&self) -> Arc<Snapshotter> {
+        self.snapshotter.clone()
+    }
+
+    /// The layers to mount for an image of these layers, bottom first, under a lease with these layers
+    /// themselves: one that leans on those below it has a form of its own for each place it is in.
+    pub(super) fn settle(
+        self: &Arc<Self>,
+        alone: &[LayerId],
+    ) -> Result<(Vec<LayerId>, Lease), Error> {
+        let _no_removal = self.removal.read().unwrap_or_else(PoisonError::into_inner);
+        let settled = self.snapshotter.settle(alone);
+        let layers = topmost(settled.map_err(|err| Error::Snapshot(err.to_string()))?);
+        let lease = self.lease(layers.iter().chain(alone).cloned());
+        Ok((layers, lease))
+    }
+
+    /// Makes all that was committed durable.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        self.snapshotter.sync().map_err(|err| Error::Snapshot(err.to_string()))
+    }
+
+    /// What all wanted layers take.
+    pub(super) fn usage(&self) -> LayerUsage {
+        self.lock().usage
+    }
+
+    /// Removes every layer that nobody wants, and from now on each whose last lease ends.
+    pub(super) fn enable_sweeping(self: &Arc<Self>) {
+        self.sweep().enabled = true;
+        let layers = self.clone();
+        let all = async move {
+            layers.step(|layers| layers.remove_all_unwanted()).await;
+            layers.empty_trash().await;
+        };
+        self.tasks.spawn(tracing::info_span!("remove unwanted layers"), all);
+        self.sweep_soon();
+    }
+
+    fn sweep(&self) -> MutexGuard<'_, Sweep> {
+        self.sweep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the sweeping unless it is under way. A lease may end outside the runtime: then the next one counts.
+    fn sweep_soon(self: &Arc<Self>) {
+        let mut sweep = self.sweep();
+        let due = sweep.enabled && !sweep.running && !sweep.unwanted.is_empty();
+        if due && tokio::runtime::Handle::try_current().is_ok() {
+            sweep.running = true;
+            let span = tracing::info_span!("remove unwanted layers");
+            self.tasks.spawn(span, sweep_all(self.clone()));
+        }
+    }
+
+    async fn step(self: &Arc<Self>, work: impl FnOnce(&Self) + Send + 'static) {
+        let layers = self.clone();
+        if let Err(err) = tokio::task::spawn_blocking(move || work(&layers)).await {
+            tracing::error!(%err, "removal of layers");
+        }
+    }
+
+    /// Deletes what was renamed away, a little at a time so that the disk stays free for others.
+    async fn empty_trash(self: &Arc<Self>) {
+        loop {
+            let snapshotter = self.snapshotter.clone();
+            let emptied = tokio::task::spawn_blocking(move || snapshotter.empty_trash(TRASH_STEP));
+            match emptied.await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) => tokio::time::sleep(TRASH_STEP).await,
+                Ok(Err(err)) => {
+                    tracing::warn!(%err, "removed layers are not deleted yet");
+                    return;
+                }
+                Err(err) => {
+                    tracing::error!(%err, "deletion of layers");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn remove_all_unwanted(&self) {
+        let _alone = self.removal.write().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.lock();
+        let keep: HashSet<LayerId> = wanted.layers.keys().cloned().collect();
+        if let Err(err) = self.snapshotter.gc(&keep) {
+            tracing::warn!(%err, "removal of unwanted layers is incomplete");
+        }
+    }
+
+    fn remove_if_unwanted(&self, layer: &LayerId) {
+        let _alone = self.removal.write().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.lock();
+        if wanted.layers.contains_key(layer) {
+            return;
+        }
+        if let Err(err) = self.snapshotter.remove_layer(layer) {
+            tracing::warn!(%err, %layer, "layer is not removed; the next start tries again");
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut unwanted = Vec::new();
+        let mut wanted = self.of.lock();
+        for layer in self.layers.drain(..) {
+            let Some(entry) = wanted.layers.get_mut(&layer) else { continue };
+            entry.leases -= 1;
+            if entry.leases == 0 {
+                let usage = entry.usage;
+                wanted.usage.bytes -= usage.bytes;
+                wanted.usage.inodes -= usage.inodes;
+                wanted.layers.remove(&layer);
+                unwanted.push(layer);
+            }
+        }
+        drop(wanted);
+        self.of.sweep().unwanted.append(&mut unwanted);
+        self.of.sweep_soon();
+    }
+}
+
+/// Removes what is unwanted until nothing more is.
+async fn sweep_all(layers: Arc<Layers>) {
+    loop {
+        let batch = {
+            let mut sweep = layers.sweep();
+            if sweep.unwanted.is_empty() {
+                sweep.running = false;
+                return;
+            }
+            std::mem::take(&mut sweep.unwanted)
+        };
+        layers.step(move |layers| batch.iter().for_each(|l| layers.remove_if_unwanted(l))).await;
+        layers.empty_trash().await;
+    }
+}
+
+/// A layer that occurs more than once counts where it is topmost.
+fn topmost(layers: Vec<LayerId>) -> Vec<LayerId> {
+    let mut kept: Vec<LayerId> = Vec::with_capacity(layers.len());
+    for layer in layers.into_iter().rev() {
+        if !kept.contains(&layer) {
+            kept.push(layer);
+        }
+    }
+    kept.reverse();
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_layer_counts_where_it_is_topmost() {
+        let id = |hex: &str| format!("sha256:{}", hex.repeat(64)).parse::<LayerId>().unwrap();
+        assert_eq!(topmost(vec![id("a"), id("b"), id("a")]), [id("b"), id("a")]);
+    }
+}

@@ -1,0 +1,184 @@
+//! What an image is called, and what becomes of it.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pulled_image_is_found_by_every_name_and_survives_a_restart() {
+    let node = Node::new();
+    let fake = Fake::start(&node.tasks).await;
+    let layers = [layer("a", b"one"), (tar(&[("b", b"two")]), tar(&[("b", b"two")]))];
+    let config = r#"{"Env":["A=1"],"Cmd":["sh"],"User":"1000:0"}"#;
+    let (id, manifest) = fake.image("v1", &layers, config);
+    let name = fake.name("demo");
+    assert_eq!(node.pull(&format!("{name}:v1")).await.unwrap(), id);
+
+    let image = node.images.resolve(&format!("{name}:v1")).unwrap();
+    assert_eq!(image.tags, [format!("{name}:v1")]);
+    assert_eq!(image.digests, [format!("{name}@{manifest}")]);
+    assert_eq!(image.config.env, ["A=1"]);
+    assert_eq!(image.config.image_user(), Some(ImageUser::Uid(1000)));
+    assert_eq!(image.layers().len(), 2);
+    assert!(image.size > layers.iter().map(|(blob, _)| blob.len() as u64).sum());
+    assert!(node.images.usage().bytes > 0);
+    let raw = node.images.raw_config(&image).unwrap();
+    assert_eq!(raw.pointer("/config/Cmd/0").unwrap(), "sh");
+    let by = |text: &str| node.images.resolve(text).map(|image| image.id.clone());
+    for text in
+        [&format!("{name}@{manifest}"), id.as_str(), id.hex(), &id.hex()[..12], &id.as_str()[..20]]
+    {
+        assert_eq!(by(text), Some(id.clone()), "{text}");
+    }
+    for text in [&format!("{name}:v2"), "", "sha256:", &"0".repeat(64), name.as_str()] {
+        assert_eq!(by(text), None, "{text}");
+    }
+
+    let usage = node.images.usage();
+    drop(image);
+    let node = node.restart();
+    assert_eq!(node.images.list().len(), 1);
+    assert_eq!(node.images.usage(), usage);
+    assert_eq!(node.images.resolve(&format!("{name}:v1")).unwrap().id, id);
+    let before = fake.count("/blobs/");
+    node.is_clean().await;
+    node.pull(&format!("{name}:v1")).await.unwrap();
+    assert_eq!(fake.count("/blobs/"), before, "what is here is not fetched again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_and_digests_follow_the_contract() {
+    let node = Node::new();
+    let fake = Fake::start(&node.tasks).await;
+    let other = Fake::start(&node.tasks).await;
+    let (old, old_manifest) = fake.image("v1", &[layer("a", b"old")], "{}");
+    let name = fake.name("demo");
+    let names = |id: &Digest| {
+        let image = node.images.resolve(id.as_str()).unwrap();
+        (image.tags.clone(), image.digests.clone())
+    };
+
+    // By digest: no tag, exactly that digest; with a tag as well the digest wins.
+    node.pull(&format!("{name}@{old_manifest}")).await.unwrap();
+    node.pull(&format!("{name}:other@{old_manifest}")).await.unwrap();
+    assert_eq!(names(&old), (vec![], vec![format!("{name}@{old_manifest}")]));
+
+    // The same image elsewhere is the same entry.
+    node.pull(&format!("{name}:v1")).await.unwrap();
+    other.image("x", &[layer("a", b"old")], "{}");
+    assert_eq!(node.pull(&other.name("copy:x")).await.unwrap(), old);
+    assert_eq!(names(&old).0, [format!("{name}:v1"), other.name("copy:x")]);
+    assert_eq!(names(&old).1.len(), 2);
+
+    // A tag that moves leaves the old image with its digests.
+    let (new, _) = fake.image("v1", &[layer("a", b"new")], "{}");
+    assert_eq!(node.pull(&format!("{name}:v1")).await.unwrap(), new);
+    assert_eq!(names(&old).0, [other.name("copy:x")]);
+    assert_eq!(names(&old).1.len(), 2);
+    assert_eq!(node.images.list().len(), 2);
+    assert_eq!(node.images.resolve(&format!("{name}:v1")).unwrap().id, new);
+
+    // One name removes all of them; again is fine; five at once are fine.
+    let by_digest = format!("{name}@{old_manifest}");
+    let removals = (0..5).map(|_| node.images.remove(&by_digest));
+    futures_util::future::try_join_all(removals).await.unwrap();
+    assert!(node.images.resolve(&other.name("copy:x")).is_none());
+    assert_eq!(node.images.list().len(), 1);
+    node.images.remove(new.hex()).await.unwrap();
+    node.images.remove("nothing/like:that").await.unwrap();
+    assert_eq!((node.images.list().len(), node.images.usage().bytes), (0, 0));
+    node.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_that_a_container_holds_outlive_their_image() {
+    let node = Node::new();
+    node.images.start_collecting();
+    let fake = Fake::start(&node.tasks).await;
+    fake.image("v1", &[layer("a", b"held")], "{}");
+    node.pull(&fake.name("demo:v1")).await.unwrap();
+    let image = node.images.resolve(&fake.name("demo:v1")).unwrap();
+    let layers = image.layers().to_vec();
+    node.images.hold("container", &layers).unwrap();
+    drop(image);
+    node.images.remove(&fake.name("demo:v1")).await.unwrap();
+    assert!(node.images.list().is_empty());
+    assert!(node.images.usage().bytes > 0);
+    assert!(node.images.hold("other", &layers).is_ok(), "the layer is still here");
+    node.images.unhold("other");
+    node.images.unhold("container");
+    node.images.unhold("container");
+    node.is_clean().await;
+    assert!(node.images.hold("late", &layers).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_leads_to_this_machine_and_its_digest_names_the_image() {
+    let node = Node::new();
+    let fake = Fake::start(&node.tasks).await;
+    let (id, manifest) = fake.image("plain", &[layer("a", b"x")], "{}");
+    let entry = |arch: &str| {
+        let digest = fake::descriptor(fake::OCI_MANIFEST, &manifest, 500);
+        digest.replacen(
+            '{',
+            &format!(r#"{{"platform":{{"os":"linux","architecture":"{arch}"}},"#),
+            1,
+        )
+    };
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let index = |archs: &[&str]| {
+        let entries: Vec<_> = archs.iter().map(|arch| entry(arch)).collect();
+        format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","))
+    };
+    let digest = fake.document(Some("multi"), fake::OCI_INDEX, &index(&["s390x", arch]));
+    let nested = fake::descriptor(fake::OCI_INDEX, &digest, 500);
+    fake.document(
+        Some("nested"),
+        fake::OCI_INDEX,
+        &format!(r#"{{"schemaVersion":2,"manifests":[{nested}]}}"#),
+    );
+    fake.document(Some("foreign"), fake::OCI_INDEX, &index(&["s390x", "riscv64"]));
+
+    assert_eq!(node.pull(&fake.name("demo:multi")).await.unwrap(), id);
+    let image = node.images.resolve(id.as_str()).unwrap();
+    assert_eq!(image.digests, [format!("{}@{digest}", fake.name("demo"))]);
+    assert_eq!(node.pull(&fake.name("demo:nested")).await.unwrap(), id);
+    let err = node.fails(&fake.name("demo:foreign")).await;
+    assert!(err.contains("linux/s390x, linux/riscv64"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_at_the_same_time_share_their_work_and_outlive_each_other() {
+    let node = Node::new();
+    let fake = Fake::start(&node.tasks).await;
+    let big = layer("a", &[7; 300_000]);
+    let (id, _) = fake.image("v1", &[big.clone(), layer("b", b"y")], "{}");
+    fake.image("v2", &[big.clone(), layer("c", b"z")], "{}");
+    let pull = |tag: &str| {
+        node.images.pull(&fake.name(&format!("demo:{tag}")), Credentials::default()).unwrap()
+    };
+    let (first, second, third) = (pull("v1"), pull("v1"), pull("v2"));
+    assert_eq!(node.images.pulls().len(), 2);
+    drop(first);
+    let (second, third) = tokio::join!(second, third);
+    assert_eq!(second.unwrap(), id);
+    third.unwrap();
+    assert_eq!(fake.count(Digest::sha256(&big.0).as_str()), 1, "the common layer came once");
+    assert_eq!(fake.count("/manifests/v1"), 1);
+    assert!(node.images.pulls().is_empty());
+    node.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_nobody_waits_for_ends() {
+    let node = Node::new();
+    let fake = Fake::start(&node.tasks).await;
+    let stuck = layer("a", b"never");
+    fake.image("v1", &[layer("b", b"fine"), stuck.clone()], "{}");
+    fake.script(Digest::sha256(&stuck.0).as_str(), Script::Hang);
+    let pull = node.images.pull(&fake.name("demo:v1"), Credentials::default()).unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(500), pull).await.is_err());
+    assert!(node.images.pulls().is_empty() && node.images.list().is_empty());
+    // The next try finds what the last one brought.
+    node.pull(&fake.name("demo:v1")).await.unwrap();
+    assert_eq!(fake.count(Digest::sha256(&layer("b", b"fine").0).as_str()), 1);
+    node.is_clean().await;
+}

@@ -1,0 +1,91 @@
+//! Pulls against a scripted registry, on the real snapshotter. As root, like everything that unpacks layers.
+
+mod fake;
+mod hostile;
+mod identity;
+mod measure;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use fake::{Auth, Fake, Script, gzip, layer, tar};
+
+/// A node's images on a directory of their own.
+struct Node {
+    images: Images,
+    store: Store,
+    tasks: Tasks,
+    root: tempfile::TempDir,
+}
+
+fn open(root: &Path, store: &Store, tasks: &Tasks) -> Images {
+    let snapshots = root.join("snapshots");
+    let snapshotter = Arc::new(Snapshotter::open(&snapshots, snapshotter::Kind::Auto).unwrap());
+    let settings = Settings {
+        registry_hosts: root.join("certs.d"),
+        keep_blobs: false,
+        max_concurrent_downloads: 3,
+        always_allowed: 1 << 20,
+    };
+    Images::open(root, snapshotter, store.clone(), tasks.clone(), settings).unwrap()
+}
+
+impl Node {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("images.redb")).unwrap();
+        Self::on(root, store)
+    }
+
+    fn on(root: tempfile::TempDir, store: Store) -> Self {
+        let tasks = Tasks::default();
+        // Off the runtime's own threads, as at start-up.
+        let opened = std::thread::scope(|scope| {
+            scope.spawn(|| open(root.path(), &store, &tasks)).join().unwrap()
+        });
+        Self { images: opened, store, tasks, root }
+    }
+
+    /// The same node as the next daemon finds it.
+    fn restart(self) -> Self {
+        let Self { images, store, root, .. } = self;
+        drop(images);
+        Self::on(root, store)
+    }
+
+    async fn pull(&self, name: &str) -> Result<Digest, Shared> {
+        self.pull_as(name, Credentials::default()).await
+    }
+
+    async fn pull_as(&self, name: &str, credentials: Credentials) -> Result<Digest, Shared> {
+        let pull = self.images.pull(name, credentials).unwrap();
+        tokio::time::timeout(Duration::from_secs(60), pull).await.expect("the pull hangs")
+    }
+
+    /// The text of the error that a pull ends with.
+    async fn fails(&self, name: &str) -> String {
+        self.pull(name).await.expect_err("the pull succeeds").to_string()
+    }
+
+    /// Nothing but what the images need is on the disk, once the background work has ended.
+    async fn is_clean(&self) {
+        self.images.start_collecting();
+        let wanted: usize = self.images.list().iter().map(|image| image.layers().len()).sum();
+        let count = |dir: PathBuf| std::fs::read_dir(dir).map_or(0, Iterator::count);
+        for _ in 0..200 {
+            let layers = count(self.root.path().join("snapshots/layers"));
+            let ingests = count(self.root.path().join("snapshots/ingest"));
+            if layers <= wanted && ingests == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("layers or ingests are left over");
+    }
+}
+
+fn password(password: &str) -> Credentials {
+    let auth = AuthFields { username: "user", password, ..AuthFields::default() };
+    Credentials::from_auth(&auth).unwrap()
+}
