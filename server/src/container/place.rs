@@ -23,6 +23,7 @@ pub(crate) struct Place {
     pub hostname: String,
     pub host_network: bool,
     pub host_ipc: bool,
+    pub host_pid: bool,
     /// Namespace paths to join; `None`: the host's.
     pub netns: Option<PathBuf>,
     pub ipc: Option<PathBuf>,

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::config::{GroupsPolicy, SecurityProfile, SelinuxOption, UsernsOptions};
+
 /// A checked PodSandboxConfig.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SandboxConfig {
@@ -23,10 +25,28 @@ pub(crate) struct SandboxConfig {
     pub sysctls: BTreeMap<String, String>,
     pub privileged: bool,
     pub namespaces: PodNamespaces,
+    pub security: SandboxSecurity,
     /// Stored for status and for shims that size a VM by it.
     pub overhead: Option<crate::container::config::Resources>,
     /// Sum over the pod's containers, stored likewise.
     pub resources: Option<crate::container::config::Resources>,
+}
+
+/// The rest of LinuxSandboxSecurityContext. A pod made of namespaces has no process of its own that would run
+/// as this user; sandboxes that have one (VMs, gVisor) read it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct SandboxSecurity {
+    pub selinux: Option<SelinuxOption>,
+    pub run_as_user: Option<i64>,
+    pub run_as_group: Option<i64>,
+    pub readonly_rootfs: bool,
+    pub supplemental_groups: Vec<i64>,
+    pub supplemental_groups_policy: GroupsPolicy,
+    pub seccomp: Option<SecurityProfile>,
+    pub apparmor: Option<SecurityProfile>,
+    /// Set when the pod has a user namespace.
+    pub userns: Option<UsernsOptions>,
 }
 
 /// (namespace, uid, name, attempt) names a sandbox instance.

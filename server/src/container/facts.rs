@@ -1,0 +1,133 @@
+//! What a container's spec needs looked up on the host and in its image. The I/O half of `spec`; blocking.
+//!
+//! Host paths come from the kubelet and are obeyed. Image content is hostile: its files are read with a limit on
+//! their size, by a walk that cannot leave the image.
+
+mod devices;
+mod layers;
+mod mountinfo;
+mod node;
+mod sources;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxSeccomp;
+use rustix::fs::OFlags;
+
+use super::config::{ContainerConfig, Security, SecurityProfile};
+use super::spec::{Accounts, Facts};
+use crate::error::{Error, Result};
+
+#[allow(unused_imports, reason = "the daemon that calls it comes next")]
+pub(crate) use node::node;
+
+/// Largest passwd or group file of an image that is read. Directories of whole companies fit; an image made to
+/// fill the daemon's memory does not (CVE-2025-4437, CVE-2026-47262).
+const MAX_ACCOUNTS: u64 = 4 << 20;
+/// Largest seccomp profile.
+const MAX_PROFILE: u64 = 1 << 20;
+
+/// Looks up what the spec of a container needs. `layers` are the directories of its image, topmost first;
+/// `target` is the process whose pid namespace mode TARGET joins.
+///
+/// # Errors
+/// `Invalid` names the field whose mount, device, profile or user is not to be had.
+pub(crate) fn gather(
+    config: &ContainerConfig,
+    layers: &[PathBuf],
+    target: Option<u32>,
+) -> Result<Facts> {
+    let privileged = config.security.privileged;
+    Ok(Facts {
+        mount_sources: sources::all(&config.mounts)?,
+        devices: devices::asked(&config.devices)?,
+        host_devices: if privileged { devices::of_host() } else { Vec::new() },
+        accounts: accounts(layers)?,
+        seccomp: if privileged { None } else { seccomp(&config.security)? },
+        target_pid: target.map(|pid| format!("/proc/{pid}/ns/pid").into()),
+    })
+}
+
+fn accounts(layers: &[PathBuf]) -> Result<Accounts> {
+    let read = |path: &str| -> Result<Option<Vec<u8>>> {
+        let Some(file) = layers::open(layers, Path::new(path))? else { return Ok(None) };
+        match read_limited(file, MAX_ACCOUNTS) {
+            Ok(Some(bytes)) => Ok(Some(bytes)),
+            Ok(None) => {
+                let reason = format!("/{path} has more than {MAX_ACCOUNTS} bytes");
+                Err(Error::invalid("the image", reason))
+            }
+            Err(err) => Err(Error::io("read the image's", Path::new(path))(err)),
+        }
+    };
+    Ok(Accounts { passwd: read("etc/passwd")?, group: read("etc/group")? })
+}
+
+fn seccomp(security: &Security) -> Result<Option<LinuxSeccomp>> {
+    let Some(SecurityProfile::Localhost(path)) = &security.seccomp else { return Ok(None) };
+    let wrong = |reason: String| {
+        let field = "linux.security_context.seccomp.localhost_ref";
+        Error::invalid(field, format!("{path}: {reason}"))
+    };
+    // Not waiting for whoever would open the other end, should it be a FIFO.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty())
+        .map_err(|err| wrong(std::io::Error::from(err).to_string()))?;
+    let profile = read_limited(File::from(file), MAX_PROFILE)
+        .map_err(|err| wrong(err.to_string()))?
+        .ok_or_else(|| wrong(format!("has more than {MAX_PROFILE} bytes")))?;
+    serde_json::from_slice(&profile).map(Some).map_err(|err| wrong(err.to_string()))
+}
+
+/// The content of a regular file; `None` if it is longer than `limit`.
+fn read_limited(file: File, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= limit).then_some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn localhost(path: &Path) -> Result<Option<LinuxSeccomp>> {
+        let profile = SecurityProfile::Localhost(path.to_str().unwrap().into());
+        seccomp(&Security { seccomp: Some(profile), ..Security::default() })
+    }
+
+    #[test]
+    fn profiles_are_read_and_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("profile.json");
+        assert!(localhost(&path).is_err());
+        for wrong in ["", "{}", "[]", "{\"defaultAction\": \"SCMP_ACT_MAYBE\"}"] {
+            std::fs::write(&path, wrong).unwrap();
+            assert!(localhost(&path).is_err(), "{wrong}");
+        }
+        std::fs::write(
+            &path,
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+                {"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]}"#,
+        )
+        .unwrap();
+        assert!(localhost(&path).unwrap().is_some());
+        assert!(localhost(dir.path()).is_err());
+    }
+
+    #[test]
+    fn accounts_beyond_the_limit_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let group = File::create(dir.path().join("etc/group")).unwrap();
+        group.set_len(MAX_ACCOUNTS).unwrap();
+        let layers = [dir.path().to_owned()];
+        assert_eq!(accounts(&layers).unwrap().passwd, None);
+        group.set_len(MAX_ACCOUNTS + 1).unwrap();
+        assert!(accounts(&layers).is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! Device nodes of a container, and which devices its cgroup lets it use.
+//!
+//! The few that every container has (null, zero, full, random, urandom, tty, ptmx) are added by OCI runtimes.
+
+use std::collections::HashSet;
+
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
+
+use super::Input;
+
+/// A device node of the host, as a container shall see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeviceNode {
+    /// In the container.
+    pub path: String,
+    pub kind: DeviceKind,
+    pub major: u32,
+    pub minor: u32,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Any of `r`, `w`, `m`.
+    pub access: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeviceKind {
+    Block,
+    Char,
+}
+
+impl DeviceNode {
+    fn oci_kind(&self) -> LinuxDeviceType {
+        match self.kind {
+            DeviceKind::Block => LinuxDeviceType::B,
+            DeviceKind::Char => LinuxDeviceType::C,
+        }
+    }
+
+    fn to_oci(&self) -> LinuxDevice {
+        let mut device = LinuxDevice::default();
+        device
+            .set_path(self.path.clone().into())
+            .set_typ(self.oci_kind())
+            .set_major(self.major.into())
+            .set_minor(self.minor.into())
+            .set_file_mode(Some(self.mode & 0o7777))
+            .set_uid(Some(self.uid))
+            .set_gid(Some(self.gid));
+        device
+    }
+}
+
+/// Those asked for, and for a privileged container those of the host; a path is made once.
+pub(super) fn nodes(input: &Input<'_>) -> Vec<LinuxDevice> {
+    let host: &[DeviceNode] =
+        if input.config.security.privileged { &input.facts.host_devices } else { &[] };
+    let mut seen = HashSet::new();
+    input
+        .facts
+        .devices
+        .iter()
+        .chain(host)
+        .filter(|device| seen.insert(device.path.as_str()))
+        .map(DeviceNode::to_oci)
+        .collect()
+}
+
+/// All or, beside what runtimes allow anyway, only those asked for.
+pub(super) fn cgroup_rules(input: &Input<'_>) -> Vec<LinuxDeviceCgroup> {
+    let mut all = LinuxDeviceCgroup::default();
+    all.set_allow(input.config.security.privileged).set_access(Some("rwm".into()));
+    let mut rules = vec![all];
+    if !input.config.security.privileged {
+        rules.extend(input.facts.devices.iter().map(|device| {
+            let mut rule = LinuxDeviceCgroup::default();
+            rule.set_allow(true)
+                .set_typ(Some(device.oci_kind()))
+                .set_major(Some(device.major.into()))
+                .set_minor(Some(device.minor.into()))
+                .set_access(Some(device.access.clone()));
+            rule
+        }));
+    }
+    rules
+}

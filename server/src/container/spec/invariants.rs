@@ -1,0 +1,217 @@
+//! Whatever is asked and whatever an image says: no panic, and no way out of the confinement.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::super::config::{
+    EnvVar, GroupsPolicy, PidMode, Propagation, Resources, SecurityProfile,
+};
+use super::fixture::{CAPABILITIES, Fixture, ID, device, mount, plain};
+use super::{Accounts, ImageView, caps};
+use crate::config::CgroupDriver;
+
+/// In every value of the image, so that it can be searched for.
+const MARK: &str = "IMAGE\u{2620}";
+
+/// Texts that have broken parsers of other runtimes, and any other.
+fn hostile() -> impl Strategy<Value = String> {
+    let known = prop::sample::select(vec![
+        "",
+        "/",
+        "..",
+        "../../etc",
+        "/proc/self/fd/8",
+        "0",
+        "-1",
+        "4294967296",
+        "2147483648",
+        "a:b:c",
+        ":",
+        "root",
+        "x\ny",
+        "x\0y",
+        "=",
+        "A=",
+        "run.oci.hooks.stdin",
+        "binary:///bin/sh",
+        "${PATH}",
+        "a\u{202e}b",
+        "name:\u{0}",
+    ]);
+    prop_oneof![known.prop_map(str::to_owned), ".{0,12}", "[a-z0-9:/=.-]{0,20}"]
+}
+
+fn marked() -> impl Strategy<Value = String> {
+    hostile().prop_map(|text| format!("{text}{MARK}"))
+}
+
+prop_compose! {
+    fn image()(
+        env in vec(marked(), 0..4),
+        entrypoint in vec(marked(), 0..3),
+        cmd in vec(marked(), 0..3),
+        working_dir in prop_oneof![marked(), hostile()],
+        user in prop_oneof![marked(), hostile()],
+        stop_signal in marked(),
+    ) -> ImageView {
+        ImageView { env, entrypoint, cmd, working_dir, user, stop_signal }
+    }
+}
+
+fn accounts() -> impl Strategy<Value = Accounts> {
+    (option::of(vec(any::<u8>(), 0..80)), option::of("([a-z0-9:,#-]{0,20}\n){0,6}"))
+        .prop_map(|(passwd, group)| Accounts { passwd, group: group.map(String::into_bytes) })
+}
+
+fn capability() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["ALL", "CHOWN", "SYS_ADMIN", "CAP_NET_RAW", "sys_resource", "NOPE"])
+        .prop_map(str::to_owned)
+}
+
+fn pid() -> impl Strategy<Value = PidMode> {
+    prop::sample::select(vec![
+        PidMode::Container,
+        PidMode::Pod,
+        PidMode::Host,
+        PidMode::Target("a".repeat(64)),
+    ])
+}
+
+prop_compose! {
+    fn resources()(
+        numbers in prop::array::uniform6(prop_oneof![Just(0), Just(-1), any::<i64>()]),
+        cpus in "[0-9,-]{0,5}",
+        unified in option::of(("[a-z.]{1,9}", "[a-z0-9]{0,5}")),
+    ) -> Resources {
+        let [cpu_period, cpu_quota, cpu_shares, memory, swap, oom_score_adj] = numbers;
+        Resources {
+            cpu_period, cpu_quota, cpu_shares, oom_score_adj,
+            memory_limit_in_bytes: memory,
+            memory_swap_limit_in_bytes: swap,
+            cpuset_cpus: cpus,
+            unified: unified.into_iter().collect(),
+            ..Resources::default()
+        }
+    }
+}
+
+prop_compose! {
+    fn security()(
+        privileged: bool,
+        add in vec(capability(), 0..3),
+        drop in vec(capability(), 0..3),
+        pid in pid(),
+        run_as_user in option::of(prop_oneof![any::<i64>(), 0..3i64]),
+        run_as_group in option::of(prop_oneof![any::<i64>(), 0..3i64]),
+        run_as_username in prop_oneof![Just(String::new()), hostile()],
+        groups in vec(prop_oneof![any::<i64>(), 0..9i64], 0..4),
+        strict: bool,
+        seccomp: bool,
+    ) -> super::super::config::Security {
+        super::super::config::Security {
+            privileged, pid, run_as_user, run_as_group, run_as_username,
+            add_capabilities: add,
+            drop_capabilities: drop,
+            supplemental_groups: groups,
+            supplemental_groups_policy: if strict { GroupsPolicy::Strict } else { GroupsPolicy::Merge },
+            seccomp: seccomp.then_some(SecurityProfile::RuntimeDefault),
+            ..super::super::config::Security::default()
+        }
+    }
+}
+
+prop_compose! {
+    fn fixture()(
+        image in image(),
+        accounts in accounts(),
+        security in security(),
+        resources in resources(),
+        targets in vec("/[a-z./]{0,12}", 0..4),
+        command in vec(hostile().prop_filter("parsed away", |t| !t.contains('\0')), 0..2),
+        value in vec(1u8.., 0..6),
+        (v2, systemd, shared) in any::<(bool, bool, bool)>(),
+    ) -> Fixture {
+        let mut fixture = plain();
+        fixture.image = image;
+        fixture.facts.accounts = accounts;
+        fixture.facts.devices = vec![device("/dev/kvm", 232)];
+        fixture.facts.host_devices = vec![device("/dev/mem", 1)];
+        fixture.facts.target_pid = Some("/proc/9/ns/pid".into());
+        fixture.place.privileged = security.privileged;
+        fixture.place.pid = Some("/proc/77/fd/7".into());
+        fixture.config.security = security;
+        fixture.config.resources = resources;
+        fixture.config.command = command;
+        fixture.config.envs = vec![EnvVar { key: "X".into(), value }];
+        fixture.facts.mount_sources = targets.iter().map(|_| "/vol".into()).collect();
+        fixture.config.mounts = targets.iter().map(|target| mount("/vol", target)).collect();
+        if let (true, Some(mount)) = (shared, fixture.config.mounts.first_mut()) {
+            mount.propagation = Propagation::Bidirectional;
+        }
+        fixture.node.cgroup_v2 = v2;
+        if systemd {
+            fixture.node.cgroup_driver = CgroupDriver::Systemd;
+            fixture.place.cgroup_parent = "/kubepods.slice/kubepods-pod1.slice".into();
+        }
+        fixture
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_spec_breaks_the_confinement(fixture in fixture()) {
+        let Ok(spec) = fixture.build() else { return Ok(()) };
+        let linux = spec.linux().as_ref().unwrap();
+        let process = spec.process().as_ref().unwrap();
+        let security = &fixture.config.security;
+
+        let cgroup = linux.cgroups_path().as_ref().unwrap().to_str().unwrap();
+        prop_assert!(
+            cgroup == format!("/kubepods/burstable/pod4c1b/{ID}")
+                || cgroup == format!("kubepods-pod1.slice:podwright:{ID}"),
+            "{cgroup}"
+        );
+
+        let granted = process.capabilities().as_ref().unwrap();
+        let asked = caps::Sets::of(security, u64::MAX).unwrap().bounding;
+        for capability in granted.bounding().as_ref().unwrap() {
+            let name = capability.to_string();
+            prop_assert!(caps::has(asked & CAPABILITIES, &name), "{name}");
+        }
+        prop_assert_eq!(granted.effective(), granted.bounding());
+        prop_assert!(granted.inheritable().as_ref().unwrap().is_empty());
+        prop_assert!(granted.ambient().as_ref().unwrap().is_empty());
+
+        let user = process.user();
+        prop_assert!(i64::from(user.uid()) <= i64::from(i32::MAX));
+        prop_assert!(i64::from(user.gid()) <= i64::from(i32::MAX));
+        prop_assert_eq!(user.additional_gids().as_ref().unwrap()[0], user.gid());
+
+        if !security.privileged {
+            prop_assert_eq!(linux.devices().as_ref().unwrap().len(), 1);
+            let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
+            prop_assert!(!rules[0].allow() && rules.len() == 2);
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_image_leaves_the_process(fixture in fixture()) {
+        let Ok(spec) = fixture.build() else { return Ok(()) };
+        let mut outside = serde_json::to_value(&spec).unwrap();
+        let process = outside["process"].as_object_mut().unwrap();
+        for inside in ["args", "env", "cwd"] {
+            process.remove(inside);
+        }
+        let text = outside.to_string();
+        prop_assert!(!text.contains(MARK), "{text}");
+    }
+
+    #[test]
+    fn signals_of_images_are_signals(text in hostile(), asked in option::of(1..65i32)) {
+        let signal = super::super::signal::stop(asked, &text);
+        prop_assert!((1..=64).contains(&signal));
+    }
+}

@@ -1,0 +1,96 @@
+//! What the CRI can ask for and this version does not do: refused here, in one list, and never ignored.
+//!
+//! Honouring one of these means removing its line.
+
+use super::super::config::{ContainerConfig, SecurityProfile, SelinuxOption, UsernsOptions};
+use super::{AppArmor, Node};
+use crate::error::{Error, Result};
+
+/// Annotations by which device plugins ask for CDI devices.
+const CDI_ANNOTATION: &str = "cdi.k8s.io/";
+
+struct Refusal<T: ?Sized> {
+    asks: fn(&T, &Node) -> bool,
+    what: &'static str,
+}
+
+const CONTAINER: [Refusal<ContainerConfig>; 7] = [
+    Refusal {
+        asks: |config, _| config.security.userns.is_some(),
+        what: "linux.security_context.namespace_options.userns_options: user namespaces",
+    },
+    Refusal {
+        asks: |config, node| node.selinux && asks_selinux(config.security.selinux.as_ref()),
+        what: "linux.security_context.selinux_options: SELinux labels",
+    },
+    Refusal {
+        asks: |config, node| {
+            node.apparmor != AppArmor::Absent
+                && config.security.apparmor == Some(SecurityProfile::RuntimeDefault)
+                && !config.security.privileged
+        },
+        what: "linux.security_context.apparmor: the runtime's default AppArmor profile",
+    },
+    Refusal { asks: |config, _| !config.cdi_devices.is_empty(), what: "CDI_devices: CDI devices" },
+    Refusal {
+        asks: |config, _| config.annotations.keys().any(|key| key.starts_with(CDI_ANNOTATION)),
+        what: "annotations: CDI devices",
+    },
+    Refusal {
+        asks: |config, _| config.mounts.iter().any(|mount| mount.image.is_some()),
+        what: "mounts: image volumes",
+    },
+    Refusal {
+        asks: |config, _| {
+            config.mounts.iter().any(|m| !m.uid_mappings.is_empty() || !m.gid_mappings.is_empty())
+        },
+        what: "mounts: mounts with mapped ids",
+    },
+];
+
+/// # Errors
+/// `Unsupported` for the first thing that the container asks for and we cannot do.
+pub(crate) fn container(config: &ContainerConfig, node: &Node) -> Result<()> {
+    // A node without AppArmor can never honour a profile, with whatever version of ours.
+    let confined = !matches!(config.security.apparmor, None | Some(SecurityProfile::Unconfined));
+    if confined && !config.security.privileged && node.apparmor == AppArmor::Absent {
+        return Err(Error::Unsupported(
+            "linux.security_context.apparmor: this node has no AppArmor".into(),
+        ));
+    }
+    match CONTAINER.iter().find(|refusal| (refusal.asks)(config, node)) {
+        Some(refusal) => Err(not_yet(refusal.what)),
+        None => Ok(()),
+    }
+}
+
+/// The same for a sandbox.
+///
+/// # Errors
+/// `Unsupported`, as for a container.
+pub(crate) fn sandbox(
+    userns: Option<&UsernsOptions>,
+    selinux: Option<&SelinuxOption>,
+    node: &Node,
+) -> Result<()> {
+    if userns.is_some() {
+        return Err(not_yet(
+            "linux.security_context.namespace_options.userns_options: user namespaces",
+        ));
+    }
+    if node.selinux && asks_selinux(selinux) {
+        return Err(not_yet("linux.security_context.selinux_options: SELinux labels"));
+    }
+    Ok(())
+}
+
+/// Where the node has no SELinux, its options have nothing to act on: pods that carry them run as everywhere.
+fn asks_selinux(options: Option<&SelinuxOption>) -> bool {
+    options.is_some_and(|o| {
+        [&o.user, &o.role, &o.r#type, &o.level].into_iter().any(|part| !part.is_empty())
+    })
+}
+
+fn not_yet(what: &str) -> Error {
+    Error::Unsupported(format!("{what} are not supported by this version"))
+}
