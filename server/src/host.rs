@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{CgroupDriver, Config};
 use crate::error::{Error, Result};
 
@@ -31,7 +33,7 @@ pub(crate) struct Host {
 }
 
 /// A runtime handler: the name in a RuntimeClass, and the program behind it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Handler {
     pub name: String,
     pub binary: PathBuf,
@@ -91,7 +93,7 @@ fn read(path: &str) -> Result<String> {
 fn is_cgroup_v2() -> bool {
     /// CGROUP2_SUPER_MAGIC of linux/magic.h.
     const MAGIC: i64 = 0x6367_7270;
-    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| i64::from(fs.f_type) == MAGIC)
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == MAGIC)
 }
 
 fn detect_driver(cgroup_v2: bool) -> CgroupDriver {

@@ -71,6 +71,13 @@ macro_rules! id {
             }
         }
 
+        /// So that tables keyed by ids can be searched by text; the order is that of the text.
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)

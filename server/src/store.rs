@@ -55,9 +55,11 @@ trait Engine: Send + Sized + 'static {
     fn scan(&self, table: &str) -> Result<Vec<(String, Vec<u8>)>>;
 }
 
+type Entries = Vec<(String, Vec<u8>)>;
+
 enum Job {
     Commit(Vec<Write>, oneshot::Sender<Result<(), String>>),
-    Scan(&'static str, mpsc::SyncSender<Result<Vec<(String, Vec<u8>)>>>),
+    Scan(&'static str, mpsc::SyncSender<Result<Entries>>),
 }
 
 /// A handle on one database; clones share it.
@@ -106,10 +108,16 @@ impl Store {
         key: &str,
         value: &T,
     ) -> Result<()> {
-        let mut bytes = vec![RECORD_VERSION];
-        serde_json::to_writer(&mut bytes, value)
-            .map_err(|err| Error::Store(format!("encode {table}/{key}: {err}")))?;
-        self.commit(vec![Write { table, key: key.to_owned(), value: Some(bytes) }]).await
+        self.commit(vec![encode(table, key, value)?]).await
+    }
+
+    /// Keeps `value` under `key` behind all writes before it, without waiting for the disk.
+    pub(crate) fn put_later<T: Serialize>(&self, table: &'static str, key: &str, value: &T) {
+        let (done, _) = oneshot::channel();
+        match encode(table, key, value) {
+            Ok(write) => drop(self.jobs.send(Job::Commit(vec![write], done))),
+            Err(err) => tracing::error!(%err, "record not kept"),
+        }
     }
 
     /// Forgets `key`; no error if there is none.
@@ -163,6 +171,13 @@ impl Store {
         self.jobs.send(Job::Scan(table, answer)).map_err(|_| gone())?;
         entries.recv().map_err(|_| gone())?
     }
+}
+
+fn encode<T: Serialize>(table: &'static str, key: &str, value: &T) -> Result<Write> {
+    let mut bytes = vec![RECORD_VERSION];
+    serde_json::to_writer(&mut bytes, value)
+        .map_err(|err| Error::Store(format!("encode {table}/{key}: {err}")))?;
+    Ok(Write { table, key: key.to_owned(), value: Some(bytes) })
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {

@@ -41,6 +41,11 @@ struct Entry {
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
+enum Entered {
+    New(Arc<Operation>, watch::Sender<Option<Outcome>>, watch::Receiver<Option<Outcome>>),
+    Running { same: bool, operation: Arc<Operation>, outcome: watch::Receiver<Option<Outcome>> },
+}
+
 /// The operations under way.
 #[derive(Debug, Clone)]
 pub(super) struct InFlight {
@@ -105,20 +110,12 @@ impl InFlight {
         F: Future<Output = Result<String>> + Send + 'static,
     {
         loop {
-            let (joined, operation, mut outcome) = {
-                let mut entries = self.lock();
-                if let Some(entry) = entries.get(&key) {
-                    (entry.config == config, entry.operation.clone(), entry.outcome.clone())
-                } else {
-                    let operation = Arc::new(Operation::new(what));
-                    let (done, outcome) = watch::channel(None);
-                    let entry =
-                        Entry { operation: operation.clone(), config, outcome: outcome.clone() };
-                    entries.insert(key.clone(), entry);
-                    drop(entries);
+            let (joined, operation, mut outcome) = match self.enter(&key, &what, config) {
+                Entered::New(operation, done, outcome) => {
                     self.spawn(key, operation.clone(), done, work(operation.clone()));
                     return wait(&operation, outcome, patience).await;
                 }
+                Entered::Running { same, operation, outcome } => (same, operation, outcome),
             };
             if joined {
                 return wait(&operation, outcome, patience).await;
@@ -126,6 +123,24 @@ impl InFlight {
             operation.cancel();
             outcome.wait_for(Option::is_some).await.ok();
         }
+    }
+
+    /// Finds the operation under a key, or makes the entry of a new one.
+    fn enter(&self, key: &Key, what: &str, config: u64) -> Entered {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.get(key) {
+            let same = entry.config == config;
+            return Entered::Running {
+                same,
+                operation: entry.operation.clone(),
+                outcome: entry.outcome.clone(),
+            };
+        }
+        let operation = Arc::new(Operation::new(what));
+        let (done, outcome) = watch::channel(None);
+        let entry = Entry { operation: operation.clone(), config, outcome: outcome.clone() };
+        entries.insert(key.clone(), entry);
+        Entered::New(operation, done, outcome)
     }
 
     fn spawn<F>(

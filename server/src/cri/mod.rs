@@ -1,8 +1,102 @@
 //! The protocol edge: the only module that names `api` and `tonic`. Parses requests into checked values, runs
 //! operations, and turns results back into messages.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::cri::v1::image_service_server::ImageServiceServer;
+use api::cri::v1::runtime_service_server::RuntimeServiceServer;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+use tonic::{Request, Status};
+
+use crate::sandbox::Pods;
+use crate::telemetry::Tasks;
+
+mod containers;
 mod from_proto;
-pub(crate) mod image;
+mod image;
 mod in_flight;
+mod info;
+mod node;
+mod runtime;
+mod sandboxes;
 mod signal;
 mod status;
+mod to_proto;
+
+/// Largest message in either direction: what the kubelet accepts.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// Whether calls are answered yet, or still.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    pub(crate) fn open(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn close(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    /// A partial list looks to the kubelet like dead pods: until recovery has finished nothing is answered.
+    #[allow(clippy::result_large_err, reason = "tonic's interceptors are made of this type")]
+    fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        if self.0.load(Ordering::SeqCst) {
+            Ok(request)
+        } else {
+            Err(Status::unavailable("podwrightd is starting or ending; try again"))
+        }
+    }
+}
+
+/// CRI on a socket.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pods: Arc<Pods>,
+    ready: Ready,
+    tasks: Tasks,
+}
+
+impl Server {
+    pub(crate) fn new(pods: Arc<Pods>) -> Self {
+        Self { pods, ready: Ready::default(), tasks: Tasks::default() }
+    }
+
+    pub(crate) fn ready(&self) -> Ready {
+        self.ready.clone()
+    }
+
+    /// The operations that calls started.
+    pub(crate) fn tasks(&self) -> Tasks {
+        self.tasks.clone()
+    }
+
+    /// Serves until `stop`.
+    pub(crate) async fn serve(self, listener: UnixListener, stop: CancellationToken) {
+        let node = &self.pods.node;
+        let gate = |ready: Ready| move |request| ready.check(request);
+        let runtime =
+            RuntimeServiceServer::new(runtime::Runtime::new(self.pods.clone(), self.tasks.clone()))
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE);
+        let images = ImageServiceServer::new(image::ImageService::new(
+            node.images.clone(),
+            node.config.root.clone(),
+        ))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+        let served = tonic::transport::Server::builder()
+            .add_service(InterceptedService::new(runtime, gate(self.ready.clone())))
+            .add_service(InterceptedService::new(images, gate(self.ready)))
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled())
+            .await;
+        if let Err(err) = served {
+            tracing::error!(%err, "CRI is not served any more");
+        }
+    }
+}

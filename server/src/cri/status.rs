@@ -36,6 +36,7 @@ impl From<Error> for Status {
 }
 
 /// For results that several callers share.
+#[allow(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 pub(super) fn shared(err: Arc<Error>) -> Status {
     Status::new(code(&err), err.to_string())
 }

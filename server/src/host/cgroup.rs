@@ -44,11 +44,20 @@ fn directories(relative: &Path) -> Vec<PathBuf> {
             entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()),
         );
     }
-    roots
-        .into_iter()
-        .map(|root| root.join(relative))
-        .filter(|dir| dir.join("cgroup.procs").exists())
-        .collect()
+    let mut found: Vec<PathBuf> = roots.into_iter().map(|root| root.join(relative)).collect();
+    found.retain(|dir| dir.join("cgroup.procs").exists());
+    // Where v2 was unmounted beside v1, crun writes its v2 files into the directory that lay below.
+    let (cgroups, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|dir| is_cgroup(dir));
+    for dir in others {
+        std::fs::remove_dir_all(dir).ok();
+    }
+    cgroups
+}
+
+fn is_cgroup(dir: &Path) -> bool {
+    /// CGROUP_SUPER_MAGIC and CGROUP2_SUPER_MAGIC of linux/magic.h.
+    const MAGICS: [i64; 2] = [0x0027_e0eb, 0x6367_7270];
+    rustix::fs::statfs(dir).is_ok_and(|fs| MAGICS.contains(&fs.f_type))
 }
 
 /// Everybody in the cgroup, not in those below it.
@@ -92,6 +101,16 @@ pub(crate) fn end(cgroups_path: &str) -> Result<(), String> {
             return Err(format!("cgroup {cgroups_path}: processes {pids:?} do not end"));
         }
         std::thread::sleep(POLL);
+    }
+}
+
+/// Removes a cgroup in which there is nothing, not even another cgroup.
+pub(crate) fn remove_if_empty(cgroups_path: &str) {
+    let relative = relative(cgroups_path);
+    if !relative.as_os_str().is_empty() {
+        for dir in directories(&relative) {
+            std::fs::remove_dir(dir).ok();
+        }
     }
 }
 

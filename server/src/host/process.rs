@@ -41,6 +41,52 @@ pub(crate) fn kill(pid: u32, started: u64, limit: Duration) -> Result<(), String
     Ok(())
 }
 
+/// What a short command left behind.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub success: bool,
+    /// The last kilobytes of it.
+    pub stderr: String,
+}
+
+/// Runs a command that should be short, without input, and kills it at the limit. Blocks.
+///
+/// # Errors
+/// A text if it could not be started or did not end in time.
+pub(crate) fn run(command: &mut std::process::Command, limit: Duration) -> Result<Output, String> {
+    use std::io::Read;
+    use std::process::Stdio;
+    const MAX_STDERR: u64 = 16 << 10;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|err| err.to_string())?;
+    let until = Instant::now() + limit;
+    let status = loop {
+        match child.try_wait().map_err(|err| err.to_string())? {
+            Some(status) => break status,
+            None if Instant::now() > until => {
+                child.kill().ok();
+                child.wait().ok();
+                return Err(format!("did not end within {limit:?}"));
+            }
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    let mut stderr = Vec::new();
+    if let Some(pipe) = child.stderr.take() {
+        // A grandchild may hold the pipe open for ever: only what is there by now is read.
+        rustix::io::ioctl_fionbio(&pipe, true).ok();
+        pipe.take(MAX_STDERR).read_to_end(&mut stderr).ok();
+    }
+    Ok(Output {
+        success: status.success(),
+        stderr: String::from_utf8_lossy(&stderr).trim().to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,7 +37,7 @@ pub(crate) mod registry;
 mod table;
 mod unpack;
 
-pub(crate) use config::{ImageConfig, ImageUser};
+pub(crate) use config::ImageUser;
 pub(crate) use digest::Digest;
 pub(crate) use error::Error;
 pub(crate) use gc::LayerUsage;

@@ -1,3 +1,284 @@
-//! Pod sandboxes.
+//! Pod sandboxes: the place that a pod's containers share, and the table of both.
+//!
+//! The sandbox owns its containers. What clients see is in memory: finding and listing take a lock for the
+//! length of a look-up, never across I/O.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use serde::{Deserialize, Serialize};
+
+use crate::container::node::Node;
+use crate::container::shim::Shim;
+use crate::container::state::Timestamp;
+use crate::container::{Container, config::Resources};
+use crate::error::{Error, Result};
+use crate::host::Handler;
+use crate::id::{ContainerId, SandboxId};
+use crate::resource::Resource;
+
 pub(crate) mod config;
+pub(crate) mod create;
+pub(crate) mod files;
+pub(crate) mod network;
+pub(crate) mod remove;
+pub(crate) mod run;
+pub(crate) mod start;
 pub(crate) mod state;
+pub(crate) mod stop;
+pub(crate) mod watch;
+
+use config::{SandboxConfig, SandboxMetadata};
+use network::Networks;
+use state::{Event, Ready, Refused, State};
+
+/// The table of sandbox records.
+pub(crate) const TABLE: &str = "sandboxes";
+
+/// What the store holds of a sandbox. `state: Starting` is the intent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub fixed: Fixed,
+    pub changing: Changing,
+}
+
+/// What stays as it is from run to remove.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Fixed {
+    pub id: SandboxId,
+    pub config: SandboxConfig,
+    /// As the client named it; empty is the default.
+    pub runtime_handler: String,
+    pub handler: Handler,
+    pub created_at: Timestamp,
+    /// The boot in which its processes live.
+    pub boot_id: String,
+}
+
+/// What changes while a sandbox exists.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Changing {
+    pub state: State,
+    /// What is, or may be, held.
+    pub plan: Vec<Resource>,
+    /// Set by UpdatePodSandboxResources.
+    pub overhead: Option<Resources>,
+    pub resources: Option<Resources>,
+}
+
+/// A sandbox.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub fixed: Fixed,
+    changing: Mutex<Changing>,
+    shim: Mutex<Option<Arc<Shim>>>,
+    /// Stop has begun: nothing is created or started in it any more.
+    closing: AtomicBool,
+    /// Stop and Remove, one at a time.
+    pub(crate) verb: tokio::sync::Mutex<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whoever panics with it has only half-assigned a clone of plain data, if at all.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sandbox {
+    pub(crate) fn new(record: Record) -> Self {
+        Self {
+            fixed: record.fixed,
+            changing: Mutex::new(record.changing),
+            shim: Mutex::default(),
+            closing: AtomicBool::new(false),
+            verb: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &SandboxId {
+        &self.fixed.id
+    }
+
+    pub(crate) fn now(&self) -> Changing {
+        lock(&self.changing).clone()
+    }
+
+    /// What holds of a pod that is up.
+    pub(crate) fn ready(&self) -> Option<Ready> {
+        match &lock(&self.changing).state {
+            State::Ready(ready) => Some(ready.clone()),
+            State::Starting | State::NotReady => None,
+        }
+    }
+
+    /// True while containers may be created and started in it.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.closing.load(Ordering::SeqCst) && self.ready().is_some()
+    }
+
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn apply(&self, event: Event) -> Result<(), Refused> {
+        let mut changing = lock(&self.changing);
+        changing.state = changing.state.next(event)?;
+        Ok(())
+    }
+
+    pub(crate) fn set_plan(&self, plan: Vec<Resource>) {
+        lock(&self.changing).plan = plan;
+    }
+
+    pub(crate) fn shim(&self) -> Option<Arc<Shim>> {
+        lock(&self.shim).clone()
+    }
+
+    pub(crate) fn set_shim(&self, shim: Option<Arc<Shim>>) {
+        *lock(&self.shim) = shim;
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        Record { fixed: self.fixed.clone(), changing: self.now() }
+    }
+
+    /// Writes the record; durable when this returns.
+    pub(crate) async fn keep(&self, node: &Node) -> Result<()> {
+        node.store.put(TABLE, self.id().as_str(), &self.record()).await
+    }
+}
+
+/// Every sandbox and container of the node.
+#[derive(Debug)]
+pub(crate) struct Pods {
+    pub node: Arc<Node>,
+    pub networks: Networks,
+    sandboxes: RwLock<BTreeMap<SandboxId, Arc<Sandbox>>>,
+    containers: RwLock<BTreeMap<ContainerId, Arc<Container>>>,
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The one entry whose key begins with `prefix`.
+fn by_prefix<'a, K: std::borrow::Borrow<str> + Ord, V>(
+    what: &'static str,
+    table: &'a BTreeMap<K, V>,
+    prefix: &str,
+) -> Result<&'a V> {
+    if prefix.is_empty() {
+        return Err(Error::invalid(format!("{what}_id"), "is empty"));
+    }
+    let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
+    let mut matches =
+        table.range::<str, _>(from).take_while(|(key, _)| (*key).borrow().starts_with(prefix));
+    let (_, found) = matches.next().ok_or_else(|| Error::not_found(what, prefix))?;
+    match matches.next() {
+        Some(_) => Err(Error::invalid(
+            format!("{what}_id"),
+            format!("{prefix:?} is the beginning of several ids"),
+        )),
+        None => Ok(found),
+    }
+}
+
+impl Pods {
+    pub(crate) fn new(node: Arc<Node>, networks: Networks) -> Self {
+        Self { node, networks, sandboxes: RwLock::default(), containers: RwLock::default() }
+    }
+
+    /// The sandbox with that id or unique beginning of an id.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` if several begin so.
+    pub(crate) fn sandbox(&self, prefix: &str) -> Result<Arc<Sandbox>> {
+        by_prefix("sandbox", &read(&self.sandboxes), prefix).cloned()
+    }
+
+    /// The container with that id or unique beginning of an id.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` if several begin so.
+    pub(crate) fn container(&self, prefix: &str) -> Result<Arc<Container>> {
+        by_prefix("container", &read(&self.containers), prefix).cloned()
+    }
+
+    /// The sandbox of a container. It outlives its containers.
+    pub(crate) fn sandbox_of(&self, container: &Container) -> Result<Arc<Sandbox>> {
+        self.sandbox(container.fixed.sandbox_id.as_str())
+    }
+
+    /// The shim that runs a container.
+    ///
+    /// # Errors
+    /// `WrongState` once the sandbox is down.
+    pub(crate) fn shim_of(&self, container: &Container) -> Result<Arc<Shim>> {
+        let sandbox = self.sandbox_of(container)?;
+        sandbox
+            .shim()
+            .ok_or_else(|| Error::WrongState(format!("sandbox {} is not ready", sandbox.id())))
+    }
+
+    pub(crate) fn sandbox_named(&self, metadata: &SandboxMetadata) -> Option<Arc<Sandbox>> {
+        read(&self.sandboxes).values().find(|one| one.fixed.config.metadata == *metadata).cloned()
+    }
+
+    pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        read(&self.sandboxes).values().cloned().collect()
+    }
+
+    pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
+        read(&self.containers).values().cloned().collect()
+    }
+
+    pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {
+        read(&self.containers)
+            .values()
+            .filter(|one| one.fixed.sandbox_id == *sandbox)
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn insert_sandbox(&self, sandbox: Arc<Sandbox>) {
+        write(&self.sandboxes).insert(sandbox.id().clone(), sandbox);
+    }
+
+    pub(crate) fn forget_sandbox(&self, id: &SandboxId) {
+        write(&self.sandboxes).remove(id);
+    }
+
+    pub(crate) fn insert_container(&self, container: Arc<Container>) {
+        write(&self.containers).insert(container.id().clone(), container);
+    }
+
+    pub(crate) fn forget_container(&self, id: &ContainerId) {
+        write(&self.containers).remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_found_by_their_unique_beginning() {
+        let (a, b) = (SandboxId::random(), SandboxId::random());
+        let table = BTreeMap::from([(a.clone(), 1), (b.clone(), 2)]);
+        assert_eq!(by_prefix("sandbox", &table, a.as_str()).unwrap(), &1);
+        assert_eq!(by_prefix("sandbox", &table, &b.as_str()[..40]).unwrap(), &2);
+        assert!(matches!(by_prefix("sandbox", &table, "zz"), Err(Error::NotFound { .. })));
+        assert!(matches!(by_prefix("sandbox", &table, ""), Err(Error::Invalid { .. })));
+    }
+
+    #[test]
+    fn a_beginning_of_several_ids_is_refused() {
+        let near = |last: char| SandboxId::try_from("a".repeat(63) + &last.to_string()).unwrap();
+        let table = BTreeMap::from([(near('1'), 1), (near('2'), 2)]);
+        assert!(matches!(by_prefix("sandbox", &table, "aaa"), Err(Error::Invalid { .. })));
+    }
+}

@@ -1,0 +1,199 @@
+//! CreateContainer: from a configuration to a bundle that only has to be started.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use snapshotter::mount::{Kind, Mount};
+
+use super::config::ContainerConfig;
+use super::node::Node;
+use super::place::Place;
+use super::state::{State, now};
+use super::{
+    Changing, Container, Fixed, ImageUse, Intent, Record, TABLE, User, Whole, exec, facts, signal,
+    spec,
+};
+use crate::error::{Error, Result};
+use crate::host::Handler;
+use crate::id::{ContainerId, SandboxId};
+use crate::image::Image;
+use crate::operation::Operation;
+use crate::resource::Resource;
+use crate::telemetry::blocking;
+
+/// What a create needs to know.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub sandbox_id: SandboxId,
+    pub config: ContainerConfig,
+    pub place: Place,
+    pub handler: Handler,
+    /// The init of the container whose pid namespace is joined, where one is.
+    pub target_pid: Option<u32>,
+}
+
+/// Makes the bundle and the writable layer of a new container. Nothing runs yet.
+///
+/// # Errors
+/// `NotFound` for an image that is not there, `Invalid` for what the configuration cannot have; on every error
+/// all that was acquired is released again.
+pub(crate) async fn create(
+    node: &Arc<Node>,
+    request: Request,
+    operation: &Operation,
+) -> Result<Container> {
+    let wanted = &request.config.image.image;
+    let image = node.images.resolve(wanted).ok_or_else(|| Error::not_found("image", wanted))?;
+    let id = ContainerId::random();
+    let bundle = request.place.dir.join("ctr").join(id.as_str());
+    let cgroups_path = node.cgroups_path(&request.place.cgroup_parent, id.as_str())?;
+    let plan = vec![
+        Resource::Directory { path: bundle.clone() },
+        Resource::Snapshot { key: id.to_string() },
+        Resource::Task {
+            runtime: request.handler.binary.clone(),
+            root: node.runtime_root(&request.handler.name),
+            id: id.to_string(),
+            cgroups_path: cgroups_path.clone(),
+        },
+    ];
+    let intent =
+        Intent { id: id.clone(), sandbox_id: request.sandbox_id.clone(), plan: plan.clone() };
+    operation.enter("recording the intent")?;
+    node.store.put(TABLE, id.as_str(), &Record::Intent(intent.clone())).await?;
+    let held = node.images.hold(id.as_str(), image.layers());
+
+    let prepared = Prepared { id, image, bundle, cgroups_path, plan };
+    let created = match held {
+        Ok(()) => prepare(node, request, prepared, operation).await,
+        Err(err) => Err(Error::Image(err.to_string())),
+    };
+    match created {
+        Ok(container) => Ok(container),
+        Err(err) => {
+            node.undo_create(intent).await;
+            Err(err)
+        }
+    }
+}
+
+/// What `create` has settled before the first effect.
+struct Prepared {
+    id: ContainerId,
+    image: Arc<Image>,
+    bundle: PathBuf,
+    cgroups_path: String,
+    plan: Vec<Resource>,
+}
+
+async fn prepare(
+    node: &Arc<Node>,
+    request: Request,
+    prepared: Prepared,
+    operation: &Operation,
+) -> Result<Container> {
+    operation.enter("preparing the root file system and the bundle")?;
+    let node_ = node.clone();
+    let fixed = blocking(move || build(&node_, request, prepared)).await?;
+    operation.enter("recording the container")?;
+    let changing = Changing { state: State::Created, resources: fixed.config.resources.clone() };
+    let whole = Whole { fixed, changing };
+    let id = whole.fixed.id.to_string();
+    node.store.put(TABLE, &id, &Record::Whole(Box::new(whole.clone()))).await?;
+    Ok(Container::new(whole))
+}
+
+/// The part that works on files. Blocks.
+fn build(node: &Node, request: Request, prepared: Prepared) -> Result<Fixed> {
+    let Request { sandbox_id, config, place, handler, target_pid } = request;
+    let Prepared { id, image, bundle, cgroups_path, plan } = prepared;
+    std::fs::create_dir_all(bundle.join("rootfs")).map_err(Error::io("create", &bundle))?;
+    let mounts = node
+        .hands
+        .snapshotter
+        .prepare(id.as_str(), image.layers())
+        .map_err(|err| Error::Image(err.to_string()))?;
+
+    let view = view(&image);
+    let facts = facts::gather(&config, &lower_directories(&mounts), target_pid)?;
+    let input = spec::Input {
+        id: &id,
+        config: &config,
+        image: &view,
+        place: &place,
+        node: &node.facts,
+        facts: &facts,
+    };
+    let spec = spec::build(&input)?;
+    write_json(&bundle.join("config.json"), &spec)?;
+    write_json(&bundle.join(exec::PROCESS_FILE), &spec.process())?;
+    let log_path = log_path(&place, &config)?;
+    Ok(Fixed {
+        image: ImageUse {
+            id: image.id.to_string(),
+            reference: image.digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
+            tag: image.tags.first().cloned(),
+            layers: image.layers().iter().map(ToString::to_string).collect(),
+        },
+        created_at: now(),
+        stop_signal: signal::stop(config.stop_signal, &view.stop_signal),
+        user: user(&spec),
+        id,
+        sandbox_id,
+        config,
+        place,
+        handler,
+        bundle,
+        log_path,
+        cgroups_path,
+        plan,
+    })
+}
+
+/// The container's log file; the kubelet has made its directory, other clients may have not.
+fn log_path(place: &Place, config: &ContainerConfig) -> Result<Option<PathBuf>> {
+    if place.log_directory.is_empty() || config.log_path.is_empty() {
+        return Ok(None);
+    }
+    let path = Path::new(&place.log_directory).join(&config.log_path);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    }
+    Ok(Some(path))
+}
+
+/// Where the image's files can be read without mounting it, topmost first.
+fn lower_directories(mounts: &[Mount]) -> Vec<PathBuf> {
+    let directories = |mount: &Mount| match mount.kind {
+        Kind::Overlay => mount.layers.clone(),
+        Kind::Bind | Kind::Other(_) => vec![mount.source.clone()],
+    };
+    mounts.iter().flat_map(directories).collect()
+}
+
+/// What the image says of a process.
+fn view(image: &Image) -> spec::ImageView {
+    let config = &image.config;
+    spec::ImageView {
+        env: config.env.clone(),
+        entrypoint: config.entrypoint.clone(),
+        cmd: config.cmd.clone(),
+        working_dir: config.working_dir.clone(),
+        user: config.user.clone(),
+        stop_signal: config.stop_signal.clone().unwrap_or_default(),
+    }
+}
+
+fn user(spec: &oci_spec::runtime::Spec) -> User {
+    spec.process().as_ref().map_or_else(User::default, |process| User {
+        uid: process.user().uid(),
+        gid: process.user().gid(),
+        supplemental_groups: process.user().additional_gids().clone().unwrap_or_default(),
+    })
+}
+
+/// Writes a bundle's `config.json`.
+pub(super) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|err| Error::Internal(err.to_string()))?;
+    std::fs::write(path, bytes).map_err(Error::io("write", path))
+}

@@ -1,0 +1,97 @@
+//! What of this node the verbs on containers and sandboxes work with.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use crate::config::Config;
+use crate::container::spec;
+use crate::container::{Container, Intent, TABLE};
+use crate::error::Result;
+use crate::host::Host;
+use crate::id::SandboxId;
+use crate::image::Images;
+use crate::resource::{self, Hands};
+use crate::store::Store;
+use crate::telemetry::Tasks;
+
+/// Shared by all operations.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub config: Config,
+    pub host: Host,
+    /// What specs depend on of the host.
+    pub facts: spec::Node,
+    pub store: Store,
+    pub tasks: Tasks,
+    pub hands: Hands,
+    pub images: Images,
+    /// Creates that failed and could not be undone whole; released again with their sandbox.
+    leftovers: Mutex<Vec<Intent>>,
+}
+
+impl Node {
+    pub(crate) fn new(
+        config: Config,
+        host: Host,
+        facts: spec::Node,
+        store: Store,
+        tasks: Tasks,
+        hands: Hands,
+        images: Images,
+    ) -> Self {
+        Self { config, host, facts, store, tasks, hands, images, leftovers: Mutex::default() }
+    }
+
+    /// Where a pod's files are.
+    pub(crate) fn pod_dir(&self, id: &SandboxId) -> PathBuf {
+        self.config.state.join("pods").join(id.as_str())
+    }
+
+    /// Where the OCI runtimes keep their own state.
+    pub(crate) fn runtime_root(&self, handler: &str) -> PathBuf {
+        self.config.state.join("runtime").join(handler)
+    }
+
+    /// The OCI `cgroupsPath` of a leaf below a pod's parent cgroup; an empty parent is the configured one.
+    pub(crate) fn cgroups_path(&self, parent: &str, leaf: &str) -> Result<String> {
+        let parent = if parent.is_empty() { &self.config.cgroup_parent } else { parent };
+        let path = spec::cgroup::path(self.host.cgroup_driver, parent, leaf)?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    /// Persists a container's record behind the writes before it, without waiting for the disk: a crash before
+    /// it is there loses nothing, since the shim's own records say the same.
+    pub(crate) fn keep_later(&self, container: &Container) {
+        self.store.put_later(TABLE, container.id().as_str(), &container.record());
+    }
+
+    /// Undoes a create: releases all of its plan and forgets it, or keeps what is left for a later try.
+    pub(crate) async fn undo_create(&self, intent: Intent) {
+        self.images.unhold(intent.id.as_str());
+        let left = resource::release(&intent.plan, &self.hands).await;
+        if left.is_empty() {
+            if let Err(err) = self.store.delete(TABLE, intent.id.as_str()).await {
+                tracing::error!(id = %intent.id, %err, "record of an undone create not deleted");
+            }
+            return;
+        }
+        let plan = left.into_iter().map(|(resource, _)| resource).collect();
+        let intent = Intent { plan, ..intent };
+        self.leftovers.lock().unwrap_or_else(PoisonError::into_inner).push(intent);
+    }
+
+    /// Tries again to undo the failed creates of a sandbox. True if nothing is left of them.
+    pub(crate) async fn release_leftovers(&self, sandbox: &SandboxId) -> bool {
+        let mine: Vec<Intent> = {
+            let mut all = self.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
+            let (mine, others) = all.drain(..).partition(|intent| intent.sandbox_id == *sandbox);
+            *all = others;
+            mine
+        };
+        for intent in mine {
+            self.undo_create(intent).await;
+        }
+        let all = self.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().all(|intent| intent.sandbox_id != *sandbox)
+    }
+}

@@ -1,0 +1,74 @@
+//! StartContainer: from a bundle to a running process.
+
+use super::Container;
+use super::node::Node;
+use super::shim::Shim;
+use super::state::{Event, Running, State, now};
+use crate::error::{Error, Result};
+use crate::operation::Operation;
+use crate::telemetry::blocking;
+
+/// Creates and starts the container in its OCI runtime.
+///
+/// # Errors
+/// `WrongState` unless it is created. Whatever else keeps its process from running makes it exited, with code
+/// 128 and reason StartError, and is the error of the call too.
+pub(crate) async fn start(
+    node: &Node,
+    container: &Container,
+    shim: &Shim,
+    operation: &Operation,
+) -> Result<()> {
+    let _verb = container.verb.lock().await;
+    match container.state() {
+        State::Created if !container.is_removing() => {}
+        state => {
+            let what = if container.is_removing() { "being removed" } else { state.name() };
+            return Err(Error::WrongState(format!(
+                "container {} is {what}, not created",
+                container.id()
+            )));
+        }
+    }
+    let event = match run(node, container, shim, operation).await {
+        Ok(running) => Event::Started(running),
+        Err(err) => {
+            shim.forget(container).await;
+            let message = err.to_string();
+            container.apply(&Event::StartFailed { at: now(), message }).ok();
+            node.keep_later(container);
+            return Err(err);
+        }
+    };
+    if container.apply(&event).is_err() {
+        return Err(Error::Internal(format!(
+            "container {} changed its state while it started",
+            container.id()
+        )));
+    }
+    node.keep_later(container);
+    Ok(())
+}
+
+async fn run(
+    node: &Node,
+    container: &Container,
+    shim: &Shim,
+    operation: &Operation,
+) -> Result<Running> {
+    operation
+        .enter("mounting the root file system and creating the container in its OCI runtime")?;
+    let (snapshotter, key) = (node.hands.snapshotter.clone(), container.id().to_string());
+    let mounts = blocking(move || {
+        snapshotter
+            .mounts(&key)
+            .map_err(|err| Error::Image(err.to_string()))?
+            .ok_or_else(|| Error::Internal(format!("snapshot {key} is gone")))
+    })
+    .await?;
+    let pid = shim.create(node, container, mounts).await?;
+    operation.enter("starting the container's process")?;
+    let started_at = now();
+    shim.start(container).await?;
+    Ok(Running { pid, started_at })
+}

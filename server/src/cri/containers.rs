@@ -1,0 +1,217 @@
+//! The calls about containers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::cri::v1 as cri;
+use tonic::{Request, Response, Status};
+
+use super::from_proto::{self, ContainerFilter};
+use super::in_flight::{InFlight, Key, config_hash, patience};
+use super::{info, status, to_proto};
+use crate::container::state::State;
+use crate::container::{self, Container};
+use crate::error::Error;
+use crate::operation::Operation;
+use crate::sandbox::{self, Pods};
+use crate::telemetry::blocking;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+pub(super) async fn create(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    request: Request<cri::CreateContainerRequest>,
+) -> Answer<cri::CreateContainerResponse> {
+    let patience = patience(&request);
+    let cri::CreateContainerRequest { pod_sandbox_id, config, .. } = request.into_inner();
+    let sandbox = pods.sandbox(&pod_sandbox_id)?;
+    let config = from_proto::container_config(config)?;
+    let what = format!("create container {} in sandbox {}", config.metadata.name, sandbox.id());
+    let key = Key::Create(sandbox.id().clone(), config.metadata.clone());
+    let hash = config_hash(&config);
+    let pods = pods.clone();
+    let id = flights
+        .run(key, what, hash, patience, move |operation| async move {
+            let id = sandbox::create::create(&pods, &sandbox, config, &operation).await?;
+            Ok(id.to_string())
+        })
+        .await
+        .map_err(status::shared)?;
+    Ok(Response::new(cri::CreateContainerResponse { container_id: id }))
+}
+
+pub(super) async fn start(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    request: Request<cri::StartContainerRequest>,
+) -> Answer<cri::StartContainerResponse> {
+    let patience = patience(&request);
+    let container = pods.container(&request.into_inner().container_id)?;
+    let what = format!("start container {}", container.id());
+    let pods = pods.clone();
+    flights
+        .run(Key::Start(container.id().clone()), what, 0, patience, move |operation| async move {
+            sandbox::start::start(&pods, &container, &operation).await?;
+            Ok(String::new())
+        })
+        .await
+        .map_err(status::shared)?;
+    Ok(Response::new(cri::StartContainerResponse {}))
+}
+
+/// An unknown container is stopped and removed already.
+fn known(pods: &Pods, id: &str) -> Result<Option<Arc<Container>>, Status> {
+    match pods.container(id) {
+        Ok(container) => Ok(Some(container)),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(err) => Err(err.into()),
+    }
+}
+
+pub(super) async fn stop(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    request: Request<cri::StopContainerRequest>,
+) -> Answer<cri::StopContainerResponse> {
+    let patience = patience(&request);
+    let cri::StopContainerRequest { container_id, timeout } = request.into_inner();
+    let Some(container) = known(pods, &container_id)? else {
+        return Ok(Response::new(cri::StopContainerResponse {}));
+    };
+    let grace = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
+    let shim = pods.sandbox_of(&container)?.shim();
+    let operation = Arc::new(Operation::new(format!("stop container {}", container.id())));
+    let work = {
+        let operation = operation.clone();
+        async move { container::stop::stop(&container, shim.as_deref(), grace, &operation).await }
+    };
+    flights.detach(operation, patience, work).await.map_err(status::shared)?;
+    Ok(Response::new(cri::StopContainerResponse {}))
+}
+
+pub(super) async fn remove(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    request: Request<cri::RemoveContainerRequest>,
+) -> Answer<cri::RemoveContainerResponse> {
+    let patience = patience(&request);
+    let Some(container) = known(pods, &request.into_inner().container_id)? else {
+        return Ok(Response::new(cri::RemoveContainerResponse {}));
+    };
+    let what = format!("remove container {}", container.id());
+    let pods = pods.clone();
+    flights
+        .run(
+            Key::RemoveContainer(container.id().clone()),
+            what,
+            0,
+            patience,
+            move |operation| async move {
+                let shim = pods.sandbox_of(&container)?.shim();
+                container::remove::remove(&pods.node, &container, shim.as_deref(), &operation)
+                    .await?;
+                pods.forget_container(container.id());
+                Ok(String::new())
+            },
+        )
+        .await
+        .map_err(status::shared)?;
+    Ok(Response::new(cri::RemoveContainerResponse {}))
+}
+
+pub(super) async fn show(
+    pods: &Arc<Pods>,
+    request: cri::ContainerStatusRequest,
+) -> Answer<cri::ContainerStatusResponse> {
+    let container = pods.container(&request.container_id)?;
+    let info = if request.verbose {
+        let (node, container) = (pods.node.clone(), container.clone());
+        blocking(move || Ok(info::container(&node, &container))).await?
+    } else {
+        Default::default()
+    };
+    let status = Some(to_proto::container_status(&container));
+    Ok(Response::new(cri::ContainerStatusResponse { status, info }))
+}
+
+pub(super) fn list(
+    pods: &Pods,
+    request: cri::ListContainersRequest,
+) -> Answer<cri::ListContainersResponse> {
+    let filter = ContainerFilter::parse(request.filter)?;
+    let all = pods.containers();
+    let containers = all
+        .iter()
+        .map(|one| to_proto::container(one))
+        .filter(|item| filter.admits(&item.id, &item.pod_sandbox_id, item.state(), &item.labels))
+        .collect();
+    Ok(Response::new(cri::ListContainersResponse { containers }))
+}
+
+pub(super) async fn exec_sync(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    request: Request<cri::ExecSyncRequest>,
+) -> Answer<cri::ExecSyncResponse> {
+    let patience = patience(&request);
+    let cri::ExecSyncRequest { container_id, cmd, timeout } = request.into_inner();
+    let container = pods.container(&container_id)?;
+    if cmd.is_empty() {
+        return Err(Error::invalid("cmd", "is empty").into());
+    }
+    let limit = u64::try_from(timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let shim = pods.shim_of(&container)?;
+    let operation = Arc::new(Operation::new(format!("exec in container {}", container.id())));
+    let (node, told) = (pods.node.clone(), operation.clone());
+    let work =
+        async move { container::exec::sync(&node, &container, &shim, cmd, limit, &told).await };
+    let output = flights.detach(operation, patience, work).await.map_err(status::shared)?;
+    Ok(Response::new(cri::ExecSyncResponse {
+        stdout: output.stdout,
+        stderr: output.stderr,
+        exit_code: output.code,
+    }))
+}
+
+pub(super) async fn update(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    request: Request<cri::UpdateContainerResourcesRequest>,
+) -> Answer<cri::UpdateContainerResourcesResponse> {
+    let patience = patience(&request);
+    let request = request.into_inner();
+    let container = pods.container(&request.container_id)?;
+    let Some(linux) = request.linux else {
+        return Ok(Response::new(cri::UpdateContainerResourcesResponse {}));
+    };
+    let wanted = from_proto::resources(linux)?;
+    let shim = pods.sandbox_of(&container)?.shim();
+    let operation = Arc::new(Operation::new(format!("update container {}", container.id())));
+    let (node, told) = (pods.node.clone(), operation.clone());
+    let work = async move {
+        container::update::update(&node, &container, shim.as_deref(), &wanted, &told).await
+    };
+    flights.detach(operation, patience, work).await.map_err(status::shared)?;
+    Ok(Response::new(cri::UpdateContainerResourcesResponse {}))
+}
+
+pub(super) async fn reopen_log(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    request: Request<cri::ReopenContainerLogRequest>,
+) -> Answer<cri::ReopenContainerLogResponse> {
+    let patience = patience(&request);
+    let container = pods.container(&request.into_inner().container_id)?;
+    let state = container.state();
+    if !matches!(state, State::Running(_)) {
+        let text = format!("container {} is {}, not running", container.id(), state.name());
+        return Err(Error::WrongState(text).into());
+    }
+    let shim = pods.shim_of(&container)?;
+    let operation =
+        Arc::new(Operation::new(format!("reopen the log of container {}", container.id())));
+    let work = async move { shim.reopen_log(&container).await };
+    flights.detach(operation, patience, work).await.map_err(status::shared)?;
+    Ok(Response::new(cri::ReopenContainerLogResponse {}))
+}

@@ -1,0 +1,76 @@
+//! The calls about the node: Version, Status, RuntimeConfig, UpdateRuntimeConfig.
+
+use api::cri::v1 as cri;
+
+use super::info;
+use crate::config::CgroupDriver;
+use crate::sandbox::Pods;
+
+/// The version of the kubelet's runtime API as the kubelet compares it, letter by letter.
+const KUBELET_API_VERSION: &str = "0.1.0";
+
+pub(super) fn version() -> cri::VersionResponse {
+    cri::VersionResponse {
+        version: KUBELET_API_VERSION.to_owned(),
+        runtime_name: "podwright".to_owned(),
+        runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime_api_version: "v1".to_owned(),
+    }
+}
+
+fn condition(kind: &str, status: bool, reason: &str, message: String) -> cri::RuntimeCondition {
+    cri::RuntimeCondition {
+        r#type: kind.to_owned(),
+        status,
+        reason: if status { String::new() } else { reason.to_owned() },
+        message: if status { String::new() } else { message },
+    }
+}
+
+/// Both conditions are always there: a missing one counts as not ready.
+pub(super) fn status(pods: &Pods, verbose: bool) -> cri::StatusResponse {
+    let trouble = pods.networks.trouble(&pods.node.hands.cni);
+    let conditions = vec![
+        condition("RuntimeReady", true, "", String::new()),
+        condition(
+            "NetworkReady",
+            trouble.is_none(),
+            "NetworkPluginNotReady",
+            trouble.unwrap_or_default(),
+        ),
+    ];
+    let features =
+        cri::RuntimeHandlerFeatures { recursive_read_only_mounts: false, user_namespaces: false };
+    let names = std::iter::once(String::new()).chain(pods.node.host.handlers.keys().cloned());
+    cri::StatusResponse {
+        status: Some(cri::RuntimeStatus { conditions }),
+        info: if verbose { info::status(pods) } else { Default::default() },
+        runtime_handlers: names
+            .map(|name| cri::RuntimeHandler { name, features: Some(features) })
+            .collect(),
+        features: Some(cri::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: false,
+            mount_options: false,
+        }),
+    }
+}
+
+pub(super) fn runtime_config(pods: &Pods) -> cri::RuntimeConfigResponse {
+    let driver = match pods.node.host.cgroup_driver {
+        CgroupDriver::Systemd => cri::CgroupDriver::Systemd,
+        CgroupDriver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+    };
+    cri::RuntimeConfigResponse {
+        linux: Some(cri::LinuxRuntimeConfiguration { cgroup_driver: driver.into() }),
+    }
+}
+
+/// The pod CIDR matters only to a runtime that renders CNI's configuration itself; ours is the operator's.
+pub(super) fn update_runtime_config(request: &cri::UpdateRuntimeConfigRequest) {
+    let cidr = request.runtime_config.as_ref().and_then(|config| config.network_config.as_ref());
+    tracing::info!(
+        pod_cidr = cidr.map(|network| network.pod_cidr.as_str()),
+        "told of the node's pod CIDR"
+    );
+}

@@ -1,0 +1,145 @@
+//! The calls about sandboxes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::cri::v1 as cri;
+use tonic::{Request, Response, Status};
+
+use super::from_proto::{self, SandboxFilter};
+use super::in_flight::{InFlight, Key, config_hash, patience};
+use super::{info, status, to_proto};
+use crate::container::state::now;
+use crate::error::Error;
+use crate::sandbox::{self, Pods, Sandbox};
+use crate::telemetry::blocking;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+pub(super) async fn run(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    request: Request<cri::RunPodSandboxRequest>,
+) -> Answer<cri::RunPodSandboxResponse> {
+    let patience = patience(&request);
+    let cri::RunPodSandboxRequest { config, runtime_handler } = request.into_inner();
+    let config = from_proto::sandbox_config(config)?;
+    let metadata = &config.metadata;
+    let what = format!("run sandbox {}/{}", metadata.namespace, metadata.name);
+    let key = Key::Run(metadata.clone());
+    let hash = config_hash(&(&config, &runtime_handler));
+    let pods = pods.clone();
+    let id = flights
+        .run(key, what, hash, patience, move |operation| async move {
+            let id = sandbox::run::run(&pods, config, runtime_handler, &operation).await?;
+            Ok(id.to_string())
+        })
+        .await
+        .map_err(status::shared)?;
+    Ok(Response::new(cri::RunPodSandboxResponse { pod_sandbox_id: id }))
+}
+
+/// An unknown sandbox is stopped and removed already.
+fn known(pods: &Pods, id: &str) -> Result<Option<Arc<Sandbox>>, Status> {
+    match pods.sandbox(id) {
+        Ok(sandbox) => Ok(Some(sandbox)),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(err) => Err(err.into()),
+    }
+}
+
+pub(super) async fn stop(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    request: Request<cri::StopPodSandboxRequest>,
+) -> Answer<cri::StopPodSandboxResponse> {
+    let patience = patience(&request);
+    let Some(sandbox) = known(pods, &request.into_inner().pod_sandbox_id)? else {
+        return Ok(Response::new(cri::StopPodSandboxResponse {}));
+    };
+    end(pods, flights, sandbox, patience, End::Stop).await?;
+    Ok(Response::new(cri::StopPodSandboxResponse {}))
+}
+
+pub(super) async fn remove(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    request: Request<cri::RemovePodSandboxRequest>,
+) -> Answer<cri::RemovePodSandboxResponse> {
+    let patience = patience(&request);
+    let Some(sandbox) = known(pods, &request.into_inner().pod_sandbox_id)? else {
+        return Ok(Response::new(cri::RemovePodSandboxResponse {}));
+    };
+    end(pods, flights, sandbox, patience, End::Remove).await?;
+    Ok(Response::new(cri::RemovePodSandboxResponse {}))
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Stop,
+    Remove,
+}
+
+/// Stop and Remove: first what is being created in the sandbox is cancelled, since it cannot live.
+async fn end(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    sandbox: Arc<Sandbox>,
+    patience: Option<Duration>,
+    how: End,
+) -> Result<(), Status> {
+    let id = sandbox.id().clone();
+    let (key, what) = match how {
+        End::Stop => (Key::StopSandbox(id.clone()), format!("stop sandbox {id}")),
+        End::Remove => (Key::RemoveSandbox(id.clone()), format!("remove sandbox {id}")),
+    };
+    let (pods, others) = (pods.clone(), flights.clone());
+    flights
+        .run(key, what, 0, patience, move |operation| async move {
+            operation.enter("cancelling creates in the sandbox")?;
+            sandbox.close();
+            others.cancel(|key| matches!(key, Key::Create(of, _) if *of == id)).await;
+            match how {
+                End::Stop => sandbox::stop::stop(&pods, &sandbox, &operation).await?,
+                End::Remove => sandbox::remove::remove(&pods, &sandbox, &operation).await?,
+            }
+            Ok(String::new())
+        })
+        .await
+        .map_err(status::shared)?;
+    Ok(())
+}
+
+pub(super) async fn show(
+    pods: &Arc<Pods>,
+    request: cri::PodSandboxStatusRequest,
+) -> Answer<cri::PodSandboxStatusResponse> {
+    let sandbox = pods.sandbox(&request.pod_sandbox_id)?;
+    let info = if request.verbose {
+        let (pods, sandbox) = (pods.clone(), sandbox.clone());
+        blocking(move || Ok(info::sandbox(&pods, &sandbox))).await?
+    } else {
+        Default::default()
+    };
+    let containers = pods.containers_of(sandbox.id());
+    Ok(Response::new(cri::PodSandboxStatusResponse {
+        status: Some(to_proto::sandbox_status(&sandbox)),
+        info,
+        containers_statuses: containers.iter().map(|one| to_proto::container_status(one)).collect(),
+        timestamp: now(),
+    }))
+}
+
+pub(super) fn list(
+    pods: &Pods,
+    request: cri::ListPodSandboxRequest,
+) -> Answer<cri::ListPodSandboxResponse> {
+    let filter = SandboxFilter::parse(request.filter)?;
+    let all = pods.sandboxes();
+    let items = all
+        .iter()
+        .map(|one| to_proto::sandbox(one))
+        .filter(|item| filter.admits(&item.id, item.state(), &item.labels))
+        .collect();
+    Ok(Response::new(cri::ListPodSandboxResponse { items }))
+}

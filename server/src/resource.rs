@@ -1,0 +1,188 @@
+//! What an object may hold on the host, and the one way in which all of it is given back.
+//!
+//! A plan is written, in the order of acquisition, before the first of its resources is acquired. `release`
+//! walks it backwards, goes on past failures, and may be run any number of times: for the rollback of a failed
+//! operation, for Stop and Remove, and for recovery after a crash.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use snapshotter::Snapshotter;
+
+use crate::error::{Error, Result};
+use crate::host::{cgroup, process};
+use crate::telemetry::blocking;
+
+/// One thing on the host that has to be given back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub(crate) enum Resource {
+    /// A directory of ours and all that is in it.
+    Directory { path: PathBuf },
+    /// A mount below our state directory.
+    Mount { path: PathBuf },
+    /// A pinned network namespace.
+    Netns { path: PathBuf },
+    /// An attachment to a pod network: released with the conflist that made it, whatever is configured by now.
+    Attachment { conflist: String, attachment: Box<cni::Attachment> },
+    /// A pod's shim: `dir` holds its pid file and socket.
+    Shim { dir: PathBuf },
+    /// The writable layer of a container.
+    Snapshot { key: String },
+    /// A container of an OCI runtime, and its cgroup.
+    Task { runtime: PathBuf, root: PathBuf, id: String, cgroups_path: String },
+    /// A cgroup that no OCI runtime made.
+    Cgroup { path: String },
+}
+
+/// What releasing takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Hands {
+    pub cni: Arc<cni::Runtime>,
+    pub snapshotter: Arc<Snapshotter>,
+}
+
+/// How long a shim may take to end once killed, and an OCI runtime to delete.
+const PROCESS_LIMIT: Duration = Duration::from_secs(10);
+
+/// Gives back everything in `plan`, last first. Returns what could not be given back, in the plan's order,
+/// with the reason of each.
+pub(crate) async fn release(plan: &[Resource], hands: &Hands) -> Vec<(Resource, Error)> {
+    let mut left = Vec::new();
+    for resource in plan.iter().rev() {
+        let (one, hands) = (resource.clone(), hands.clone());
+        if let Err(err) = blocking(move || one.release(&hands)).await {
+            tracing::warn!(?resource, %err, "not released");
+            left.insert(0, (resource.clone(), err));
+        }
+    }
+    left
+}
+
+impl Resource {
+    /// Blocks. Releasing what is not held is no error.
+    fn release(&self, hands: &Hands) -> Result<()> {
+        match self {
+            Self::Directory { path } => remove_dir_all(path),
+            Self::Mount { path } => unmount(path),
+            Self::Netns { path } => {
+                cni::netns::remove(path).map_err(|err| Error::Network(err.to_string()))
+            }
+            Self::Attachment { conflist, attachment } => detach(&hands.cni, conflist, attachment),
+            Self::Shim { dir } => end_shim(dir),
+            Self::Snapshot { key } => {
+                hands.snapshotter.remove(key).map_err(|err| Error::Image(err.to_string()))
+            }
+            Self::Task { runtime, root, id, cgroups_path } => {
+                delete_task(runtime, root, id)?;
+                cgroup::end(cgroups_path).map_err(Error::Runtime)
+            }
+            Self::Cgroup { path } => cgroup::end(path).map_err(Error::Runtime),
+        }
+    }
+}
+
+fn remove_dir_all(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path)(err))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unmount(path: &Path) -> Result<()> {
+    use rustix::io::Errno;
+    match rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH) {
+        // EINVAL: nothing is mounted there.
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Err(err) => Err(Error::io("unmount", path)(err)),
+    }
+}
+
+fn detach(cni: &cni::Runtime, conflist: &str, attachment: &cni::Attachment) -> Result<()> {
+    let network =
+        cni::Network::parse(conflist.as_bytes()).map_err(|err| Error::Network(err.to_string()))?;
+    let mut attachment = attachment.clone();
+    // Plugins take a DEL without a namespace as "it is gone already" (CNI spec, DEL).
+    if attachment.netns.as_ref().is_some_and(|path| !cni::netns::is_netns(path)) {
+        attachment.netns = None;
+    }
+    cni.del(&network, &attachment, &cni.deadline()).map_err(|err| Error::Network(err.to_string()))
+}
+
+/// The pid file of a shim: its pid and start time.
+const SHIM_PID: &str = "shim.pid";
+
+/// Remembers which process a shim is, so that it can be ended without its help.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(crate) fn remember_shim(dir: &Path, pid: u32, started: u64) -> Result<()> {
+    let path = dir.join(SHIM_PID);
+    std::fs::write(&path, format!("{pid} {started}\n")).map_err(Error::io("write", &path))
+}
+
+/// The process that `remember_shim` wrote down.
+pub(crate) fn recall_shim(dir: &Path) -> Option<(u32, u64)> {
+    let text = std::fs::read_to_string(dir.join(SHIM_PID)).ok()?;
+    let (pid, started) = text.trim().split_once(' ')?;
+    Some((pid.parse().ok()?, started.parse().ok()?))
+}
+
+fn end_shim(dir: &Path) -> Result<()> {
+    if let Some((pid, started)) = recall_shim(dir) {
+        process::kill(pid, started, PROCESS_LIMIT).map_err(Error::Runtime)?;
+    }
+    Ok(())
+}
+
+/// `<runtime> delete --force` if the runtime still knows the container.
+fn delete_task(runtime: &Path, root: &Path, id: &str) -> Result<()> {
+    if !root.join(id).exists() {
+        return Ok(());
+    }
+    let output = process::run(
+        std::process::Command::new(runtime).arg("--root").arg(root).args(["delete", "--force", id]),
+        PROCESS_LIMIT,
+    )
+    .map_err(|err| Error::Runtime(format!("{} delete {id}: {err}", runtime.display())))?;
+    if output.success || !root.join(id).exists() {
+        return Ok(());
+    }
+    // What the runtime cannot delete is its own state of a container whose processes the cgroup ends.
+    tracing::warn!(id, stderr = output.stderr, "the OCI runtime cannot delete; removing its state");
+    remove_dir_all(&root.join(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_kept_as_json() {
+        let plan = vec![
+            Resource::Directory { path: "/run/x".into() },
+            Resource::Task {
+                runtime: "/usr/bin/crun".into(),
+                root: "/run/r".into(),
+                id: "abc".into(),
+                cgroups_path: "/a/abc".into(),
+            },
+        ];
+        let text = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<Resource>>(&text).unwrap(), plan);
+    }
+
+    #[test]
+    fn releasing_what_is_not_held_is_no_error() {
+        assert!(remove_dir_all(Path::new("/run/podwright-none")).is_ok());
+        assert!(unmount(Path::new("/run/podwright-none")).is_ok());
+        assert!(end_shim(Path::new("/run/podwright-none")).is_ok());
+        assert!(
+            delete_task(Path::new("/bin/false"), Path::new("/run/podwright-none"), "x").is_ok()
+        );
+    }
+}

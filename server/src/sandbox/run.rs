@@ -1,0 +1,241 @@
+//! RunPodSandbox: from a configuration to a pod that containers can be created in.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::config::{PodOrHost, PodPid, SandboxConfig};
+use super::state::{Event, Ready, State};
+use super::{Changing, Fixed, Pods, Record, Sandbox, TABLE, files, network, watch};
+use crate::container::shim::{Namespaces, Shim, Wanted};
+use crate::container::spec::unsupported;
+use crate::container::state::now;
+use crate::error::{Error, Result};
+use crate::id::SandboxId;
+use crate::operation::Operation;
+use crate::resource::{self, Resource};
+use crate::telemetry::blocking;
+
+/// Runs a new sandbox, or finds the one that the same request made before.
+///
+/// # Errors
+/// `AlreadyExists` if the name is another's, or its sandbox is not ready any more. On every error all that was
+/// acquired is released; if something cannot be, the sandbox stays, not ready, for Stop and Remove to finish.
+pub(crate) async fn run(
+    pods: &Arc<Pods>,
+    config: SandboxConfig,
+    runtime_handler: String,
+    operation: &Operation,
+) -> Result<SandboxId> {
+    if let Some(existing) = pods.sandbox_named(&config.metadata) {
+        return match existing.ready() {
+            Some(_) if existing.fixed.config == config && existing.is_open() => {
+                Ok(existing.id().clone())
+            }
+            _ => Err(Error::AlreadyExists {
+                what: "sandbox",
+                name: format!(
+                    "{}/{} attempt {}",
+                    config.metadata.namespace, config.metadata.name, config.metadata.attempt
+                ),
+                id: existing.id().to_string(),
+            }),
+        };
+    }
+    let intent = plan(pods, config, runtime_handler)?;
+    let sandbox = Arc::new(Sandbox::new(intent.record));
+    operation.enter("recording the intent")?;
+    sandbox.keep(&pods.node).await?;
+    match bring_up(pods, &sandbox, intent.network, operation).await {
+        Ok(()) => Ok(sandbox.id().clone()),
+        Err(err) => {
+            undo(pods, sandbox).await;
+            Err(err)
+        }
+    }
+}
+
+struct Intent {
+    record: Record,
+    network: Option<(Arc<cni::Network>, cni::Attachment)>,
+}
+
+/// Everything that the pod may come to hold, in the order of acquisition.
+fn plan(pods: &Pods, config: SandboxConfig, runtime_handler: String) -> Result<Intent> {
+    let node = &pods.node;
+    let handler = node.host.handler(&runtime_handler)?.clone();
+    let security = &config.security;
+    unsupported::sandbox(security.userns.as_ref(), security.selinux.as_ref(), &node.facts)?;
+    let id = SandboxId::random();
+    let dir = node.pod_dir(&id);
+    let mut plan = vec![Resource::Directory { path: dir.clone() }];
+    if config.namespaces.ipc == PodOrHost::Pod {
+        plan.push(Resource::Mount { path: dir.join("shm") });
+    }
+    let mut attached = None;
+    if config.namespaces.network == PodOrHost::Pod {
+        let network = pods.networks.network()?;
+        let netns = network::netns_path(&id);
+        let attachment = network::attachment(&id, &config, &netns);
+        plan.push(Resource::Netns { path: netns });
+        plan.push(Resource::Attachment {
+            conflist: String::from_utf8_lossy(network.bytes()).into_owned(),
+            attachment: Box::new(attachment.clone()),
+        });
+        attached = Some((network, attachment));
+    }
+    if config.namespaces.pid == PodPid::Pod {
+        plan.push(Resource::Cgroup {
+            path: node.cgroups_path(&config.cgroup_parent, id.as_str())?,
+        });
+    }
+    plan.push(Resource::Shim { dir: dir.join("shim") });
+    let changing = Changing {
+        state: State::Starting,
+        plan,
+        overhead: config.overhead.clone(),
+        resources: config.resources.clone(),
+    };
+    let fixed = Fixed {
+        id,
+        config,
+        runtime_handler,
+        handler,
+        created_at: now(),
+        boot_id: node.host.boot_id.clone(),
+    };
+    Ok(Intent { record: Record { fixed, changing }, network: attached })
+}
+
+async fn bring_up(
+    pods: &Arc<Pods>,
+    sandbox: &Arc<Sandbox>,
+    network: Option<(Arc<cni::Network>, cni::Attachment)>,
+    operation: &Operation,
+) -> Result<()> {
+    let node = &pods.node;
+    let config = &sandbox.fixed.config;
+    let dir = node.pod_dir(sandbox.id());
+    let hostname = files::hostname(config, sandbox.id(), &node.host.hostname);
+    let netns = network.as_ref().and_then(|(_, attachment)| attachment.netns.clone());
+
+    operation.enter("making the pod's directory and network namespace")?;
+    let shm = (config.namespaces.ipc == PodOrHost::Pod).then_some(node.config.shm_size);
+    let made = {
+        let dir = dir.clone();
+        blocking(move || make_directory(&dir, shm))
+    };
+    let netns_made = async {
+        match &netns {
+            Some(path) => network::make_netns(path.clone()).await,
+            None => Ok(()),
+        }
+    };
+    tokio::try_join!(made, netns_made)?;
+
+    operation.enter("attaching the network and starting the shim")?;
+    let attach = async {
+        match network {
+            Some((network, attachment)) => {
+                network::attach(node, network, attachment, operation).await
+            }
+            None => Ok((Vec::new(), serde_json::Value::Null)),
+        }
+    };
+    let wanted = wanted_namespaces(pods, sandbox, &hostname, netns.as_deref())?;
+    let shim_dir = dir.join("shim");
+    let start = Shim::launch(node, sandbox.id(), &sandbox.fixed.handler, &shim_dir, wanted);
+    // Both run to their end even if one fails: what they acquired has to be known before it is released.
+    let (attached, started) = tokio::join!(attach, start);
+    let (ips, network_result) = attached?;
+    let (shim, namespaces) = started?;
+
+    operation.enter("writing the pod's files and record")?;
+    let (config, ips_) = (config.clone(), ips.clone());
+    blocking(move || files::write(&dir, &config, &hostname, &ips_)).await?;
+    let ready = ready(&shim, namespaces, ips, network_result, netns);
+    sandbox
+        .apply(Event::Up(ready))
+        .map_err(|_| Error::Internal("a new sandbox that cannot come up".into()))?;
+    sandbox.keep(node).await?;
+    let shim = Arc::new(shim);
+    sandbox.set_shim(Some(shim.clone()));
+    pods.insert_sandbox(sandbox.clone());
+    watch::sandbox(pods, sandbox, &shim);
+    Ok(())
+}
+
+fn ready(
+    shim: &Shim,
+    namespaces: Namespaces,
+    ips: Vec<std::net::IpAddr>,
+    network_result: serde_json::Value,
+    netns: Option<PathBuf>,
+) -> Ready {
+    Ready {
+        shim_pid: shim.pid,
+        shim_start_time: shim.started,
+        ips,
+        network_result,
+        netns,
+        ipc: namespaces.ipc,
+        uts: namespaces.uts,
+        pid: namespaces.pid,
+        init_pid: namespaces.init_pid.unwrap_or(0),
+    }
+}
+
+fn wanted_namespaces(
+    pods: &Pods,
+    sandbox: &Sandbox,
+    hostname: &str,
+    netns: Option<&Path>,
+) -> Result<Wanted> {
+    let config = &sandbox.fixed.config;
+    let shared_pid = config.namespaces.pid == PodPid::Pod;
+    let cgroup = match shared_pid {
+        true => pods.node.cgroups_path(&config.cgroup_parent, sandbox.id().as_str())?,
+        false => String::new(),
+    };
+    Ok(Wanted {
+        hostname: hostname.to_owned(),
+        sysctls: config.sysctls.clone(),
+        host_ipc: config.namespaces.ipc == PodOrHost::Host,
+        host_uts: config.namespaces.network == PodOrHost::Host,
+        shared_pid,
+        cgroup,
+        netns: netns.map(Path::to_owned),
+    })
+}
+
+/// The pod's directory, only for root, with its /dev/shm. Blocks.
+fn make_directory(dir: &Path, shm_size: Option<u64>) -> Result<()> {
+    use rustix::mount::{MountFlags, mount};
+    for path in [dir, &dir.join("shim"), &dir.join("ctr"), &dir.join("shm")] {
+        std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
+    }
+    let Some(size) = shm_size else { return Ok(()) };
+    let target = dir.join("shm");
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let options = std::ffi::CString::new(format!("mode=1777,size={size}"))
+        .map_err(|err| Error::Internal(err.to_string()))?;
+    mount("shm", &target, "tmpfs", flags, options.as_c_str())
+        .map_err(Error::io("mount tmpfs on", &target))
+}
+
+/// Releases what a failed run holds and forgets it; what cannot be released stays visible as not ready.
+pub(crate) async fn undo(pods: &Pods, sandbox: Arc<Sandbox>) {
+    let left = resource::release(&sandbox.now().plan, &pods.node.hands).await;
+    if left.is_empty() {
+        pods.forget_sandbox(sandbox.id());
+        if let Err(err) = pods.node.store.delete(TABLE, sandbox.id().as_str()).await {
+            tracing::error!(sandbox = %sandbox.id(), %err, "record of an undone sandbox not deleted");
+        }
+        return;
+    }
+    sandbox.set_plan(left.into_iter().map(|(resource, _)| resource).collect());
+    sandbox.apply(Event::Down).ok();
+    if let Err(err) = sandbox.keep(&pods.node).await {
+        tracing::error!(sandbox = %sandbox.id(), %err, "record not kept");
+    }
+    pods.insert_sandbox(sandbox);
+}
