@@ -19,6 +19,8 @@ use tower::service_fn;
 /// The largest answer taken. A command's two outputs are 16 MiB each at most; lists are smaller.
 const MAX_ANSWER: usize = 48 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// There where systemd runs.
+const SYSTEMD: &str = "/run/systemd/system";
 
 /// Both CRI services over one connection.
 #[derive(Debug, Clone)]
@@ -88,8 +90,9 @@ fn explain(socket: &Path, error: &std::io::Error) -> anyhow::Error {
     let path = socket.display();
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => anyhow!(
-            "podwrightd is not running at {path}: start it with `systemctl start podwright`, \
-             or name another socket with --socket"
+            "podwrightd is not running at {path}: start it with `{}`, or name another socket with \
+             --socket",
+            if Path::new(SYSTEMD).exists() { "systemctl start podwright" } else { "podwrightd" }
         ),
         ErrorKind::PermissionDenied => {
             anyhow!("no permission to use {path}: run podwright as root, for instance with sudo")

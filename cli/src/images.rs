@@ -45,8 +45,8 @@ pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitC
 }
 
 fn table(images: &[Image], digests: bool) -> String {
-    let columns = [Column::Wraps("IMAGE"), Column::Fixed("ID"), Column::Right("SIZE")];
-    let mut table = Table::new(&columns);
+    const COLUMNS: &[Column] = &[Column::Cut("IMAGE"), Column::Fixed("ID"), Column::Right("SIZE")];
+    let mut table = Table::new(COLUMNS);
     for image in images {
         for name in names(image, digests) {
             table.row([name, human::short(&image.id).into(), human::size(image.size)]);
@@ -90,6 +90,6 @@ mod tests {
         assert_eq!(names(&dangling, false), ["a@sha256:0123456789ab"]);
         assert_eq!(names(&Image::default(), false), ["<none>"]);
         let text = table(&[tagged], false);
-        assert!(text.contains("a:1     0123456789ab   4.20 MB\n"), "{text}");
+        assert!(text.contains("a:1    0123456789ab  4.20 MB\n"), "{text}");
     }
 }

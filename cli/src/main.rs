@@ -32,6 +32,9 @@ use clap::{Parser, Subcommand};
 
 use crate::daemon::Daemon;
 
+/// After the verbs' own options in their help.
+const LAST: usize = 900;
+
 /// Runs pods on this node and looks at them, through podwrightd.
 #[derive(Debug, Parser)]
 #[command(name = "podwright", version, disable_help_subcommand = true)]
@@ -40,6 +43,7 @@ struct Cli {
     #[arg(
         long,
         global = true,
+        display_order = LAST,
         env = "PODWRIGHT_SOCKET",
         default_value = "/run/podwright/podwright.sock",
         hide_env_values = true,

@@ -45,8 +45,8 @@ async fn table(daemon: &mut Daemon) -> anyhow::Result<String> {
     let now = human::now();
     let mut table = Table::new(&[
         Column::Fixed("POD"),
-        Column::Wraps("NAME"),
-        Column::Wraps("NAMESPACE"),
+        Column::Cut("NAME"),
+        Column::Cut("NAMESPACE"),
         Column::Fixed("STATE"),
         Column::Fixed("AGE"),
         Column::Fixed("IP"),

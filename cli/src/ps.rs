@@ -59,11 +59,11 @@ async fn table(all: &Candidates, daemon: &mut Daemon) -> anyhow::Result<String> 
     let now = human::now();
     let mut table = Table::new(&[
         Column::Fixed("CONTAINER"),
-        Column::Wraps("NAME"),
-        Column::Wraps("POD"),
+        Column::Cut("NAME"),
+        Column::Cut("POD"),
         Column::Fixed("STATE"),
         Column::Fixed("AGE"),
-        Column::Wraps("IMAGE"),
+        Column::Cut("IMAGE"),
     ]);
     for container in &all.containers {
         let pod = all.pods.iter().find(|pod| pod.id == container.pod_sandbox_id);

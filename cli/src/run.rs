@@ -57,7 +57,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "[IP:]HOST:POD[/udp]", value_parser = parse::port)]
     publish: Vec<parse::Port>,
     /// The network: the pod's own, or the host's
-    #[arg(long, value_enum, default_value_t = Net::Pod)]
+    #[arg(long, visible_alias = "network", value_enum, default_value_t = Net::Pod)]
     net: Net,
     /// The runtime handler [default: the daemon's]
     #[arg(long, value_name = "HANDLER", default_value = "", hide_default_value = true)]
@@ -221,9 +221,9 @@ async fn tell(
     let address = addresses(&daemon.pod_status(pod).await?);
     let name = config.metadata.as_ref().map_or("", |metadata| &metadata.name);
     let mut table = Table::new(&[
-        Column::Fixed(""),
+        Column::Fixed("KIND"),
         Column::Fixed("ID"),
-        Column::Wraps("NAME"),
+        Column::Cut("NAME"),
         Column::Fixed("STATE"),
         Column::Fixed("IP"),
     ]);

@@ -1,11 +1,13 @@
-//! Tables that fit the terminal. Where the output is no terminal, each row is one line.
+//! Tables that fit the terminal. Where the output is no terminal, nothing is cut.
 
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, presets};
+use comfy_table::{CellAlignment, presets};
 
 use crate::human::visible;
 
 /// Blanks between two columns.
-const GAP: u16 = 3;
+const GAP: u16 = 2;
+/// No column is cut to less than this.
+const NARROWEST: usize = 8;
 
 /// How a column takes part in making the table fit.
 #[derive(Debug, Clone, Copy)]
@@ -14,62 +16,92 @@ pub(crate) enum Column {
     Fixed(&'static str),
     /// The same, for numbers.
     Right(&'static str),
-    /// Wraps when the terminal is narrow: names.
-    Wraps(&'static str),
+    /// Is cut in its middle when the terminal is narrow: names.
+    Cut(&'static str),
+}
+
+impl Column {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fixed(name) | Self::Right(name) | Self::Cut(name) => name,
+        }
+    }
 }
 
 /// A table under way.
 #[derive(Debug)]
-pub(crate) struct Table(comfy_table::Table);
+pub(crate) struct Table {
+    columns: &'static [Column],
+    rows: Vec<Vec<String>>,
+}
 
 impl Table {
-    pub(crate) fn new(columns: &[Column]) -> Self {
-        let mut table = comfy_table::Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header(columns.iter().map(|column| match column {
-            Column::Fixed(name) | Column::Right(name) | Column::Wraps(name) => *name,
-        }));
-        for (index, column) in columns.iter().enumerate() {
-            let Some(laid_out) = table.column_mut(index) else { continue };
-            laid_out.set_padding((0, if index + 1 == columns.len() { 0 } else { GAP }));
-            match column {
-                Column::Wraps(_) => {}
-                Column::Fixed(_) => {
-                    laid_out.set_constraint(ColumnConstraint::ContentWidth);
-                }
-                Column::Right(_) => {
-                    laid_out.set_constraint(ColumnConstraint::ContentWidth);
-                    laid_out.set_cell_alignment(CellAlignment::Right);
-                }
-            }
-        }
-        Self(table)
+    pub(crate) fn new(columns: &'static [Column]) -> Self {
+        Self { columns, rows: Vec::new() }
     }
 
     /// Adds a row, a cell for each column.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.0.add_row(cells.into_iter().map(|cell| visible(&cell)));
+        self.rows.push(cells.into_iter().map(|cell| visible(&cell)).collect());
     }
 
     /// The table as text, fitted to stdout's terminal if there is one.
-    pub(crate) fn render(&mut self) -> String {
-        let arrangement = if self.0.is_tty() {
-            ContentArrangement::Dynamic
-        } else {
-            ContentArrangement::Disabled
-        };
-        self.lay_out(arrangement)
+    pub(crate) fn render(&self) -> String {
+        let terminal = comfy_table::Table::new();
+        self.fitted(if terminal.is_tty() { terminal.width() } else { None })
     }
 
-    fn lay_out(&mut self, arrangement: ContentArrangement) -> String {
-        self.0.set_content_arrangement(arrangement);
-        let mut text = String::new();
-        for line in self.0.lines() {
-            text.push_str(line.trim_end());
-            text.push('\n');
+    fn fitted(&self, width: Option<u16>) -> String {
+        let widths = self.widths(width.map_or(usize::MAX, usize::from));
+        let mut table = comfy_table::Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(self.columns.iter().map(|column| column.name()));
+        for row in &self.rows {
+            table.add_row(row.iter().zip(&widths).map(|(cell, width)| cut(cell, *width)));
         }
-        text
+        for (index, column) in self.columns.iter().enumerate() {
+            let Some(laid_out) = table.column_mut(index) else { continue };
+            laid_out.set_padding((0, if index + 1 == self.columns.len() { 0 } else { GAP }));
+            if matches!(column, Column::Right(_)) {
+                laid_out.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
     }
+
+    /// How wide each column may be.
+    fn widths(&self, width: usize) -> Vec<usize> {
+        let content = |(index, column): (usize, &Column)| {
+            let cells = self.rows.iter().map(|row| row[index].chars().count());
+            cells.max().unwrap_or(0).max(column.name().len())
+        };
+        let mut widths: Vec<usize> = self.columns.iter().enumerate().map(content).collect();
+        let gaps = usize::from(GAP) * (self.columns.len() - 1);
+        let mut excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(width);
+        // One character at a time from whichever is the widest, so that short names stay whole.
+        while excess > 0 {
+            let cuttable = widths
+                .iter_mut()
+                .zip(self.columns)
+                .filter(|(width, column)| matches!(column, Column::Cut(_)) && **width > NARROWEST);
+            let Some((widest, _)) = cuttable.max_by_key(|(width, _)| **width) else { break };
+            *widest -= 1;
+            excess -= 1;
+        }
+        widths
+    }
+}
+
+/// Cuts the middle out of what is too long: the ends of a name tell it apart.
+fn cut(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    let kept = width.saturating_sub(1);
+    let head: String = text.chars().take(kept / 2).collect();
+    let tail: String = text.chars().skip(length - (kept - kept / 2)).collect();
+    format!("{head}…{tail}")
 }
 
 #[cfg(test)]
@@ -77,31 +109,44 @@ mod tests {
     use super::*;
 
     fn example() -> Table {
-        let columns = [Column::Fixed("ID"), Column::Wraps("IMAGE"), Column::Right("SIZE")];
-        let mut table = Table::new(&columns);
-        table.row(["0123".into(), "registry.example/a/long/name:1.2.3".into(), "5 MB".into()]);
-        table.row(["4567".into(), "b\tc".into(), "512 MB".into()]);
+        const COLUMNS: &[Column] = &[
+            Column::Fixed("ID"),
+            Column::Cut("NAME"),
+            Column::Cut("IMAGE"),
+            Column::Right("SIZE"),
+        ];
+        let mut table = Table::new(COLUMNS);
+        let image = "registry.example/a/long/name:1.2.3";
+        table.row(["0123", "web", image, "5 MB"].map(str::to_owned));
+        table.row(["4567", "db", "b\tc", "512 MB"].map(str::to_owned));
         table
     }
 
     #[test]
-    fn a_pipe_gets_one_line_a_row() {
-        let text = example().lay_out(ContentArrangement::Disabled);
+    fn a_pipe_gets_everything() {
         let expected = "\
-ID     IMAGE                                  SIZE
-0123   registry.example/a/long/name:1.2.3     5 MB
-4567   b\\tc                                 512 MB
+ID    NAME  IMAGE                                 SIZE
+0123  web   registry.example/a/long/name:1.2.3    5 MB
+4567  db    b\\tc                                512 MB
 ";
-        assert_eq!(text, expected);
+        assert_eq!(example().fitted(None), expected);
     }
 
     #[test]
     fn a_narrow_terminal_is_not_overrun() {
-        let mut table = example();
-        table.0.set_width(30);
-        let text = table.lay_out(ContentArrangement::Dynamic);
-        assert!(text.lines().all(|line| line.chars().count() <= 30), "{text}");
-        assert!(text.contains("512 MB") && text.contains("0123"), "{text}");
-        assert!(text.lines().count() > 3, "{text}");
+        let expected = "\
+ID    NAME  IMAGE            SIZE
+0123  web   regist…:1.2.3    5 MB
+4567  db    b\\tc           512 MB
+";
+        assert_eq!(example().fitted(Some(33)), expected);
+        let text = example().fitted(Some(10));
+        assert!(text.contains("web") && text.contains("reg….2.3"), "{text}");
+    }
+
+    #[test]
+    fn an_empty_table_has_its_header() {
+        let table = Table::new(&[Column::Fixed("ID"), Column::Cut("NAME")]);
+        assert_eq!(table.fitted(Some(80)), "ID  NAME\n");
     }
 }

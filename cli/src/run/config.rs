@@ -180,7 +180,8 @@ fn name_of(image: &str) -> String {
     let dashed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let name: String = base.chars().map(dashed).take(BASE).collect();
     match name.trim_matches('-') {
-        "" => "container".into(),
+        // An image named by its id alone tells no more.
+        "" | "sha256" => "container".into(),
         name => name.into(),
     }
 }
@@ -270,6 +271,7 @@ mod tests {
             ("localhost:5000/a/b.c:1.2", "b-c"),
             ("r.io/x@sha256:abc", "x"),
             ("r.io/--:1", "container"),
+            ("sha256:0123", "container"),
         ];
         for (image, name) in cases {
             assert_eq!(name_of(image), name);
