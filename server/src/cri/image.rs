@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use api::cri::v1 as cri;
 use tonic::{Code, Request, Response, Status};
 
+use super::in_flight;
 use crate::image::{AuthFields, Credentials, Error, Image, ImageUser, Images};
 
 /// The service.
@@ -53,12 +54,13 @@ impl cri::image_service_server::ImageService for ImageService {
         Ok(Response::new(cri::ImageStatusResponse { image, info }))
     }
 
-    /// tonic drops this future when the client goes away or its deadline passes, and with it this share in the
-    /// pull; the pull goes on for others who wait for it.
+    /// tonic drops this future when the client goes away, and its share in the pull ends at the client's deadline;
+    /// the pull goes on for others who wait for it.
     async fn pull_image(
         &self,
         request: Request<cri::PullImageRequest>,
     ) -> Result<Response<cri::PullImageResponse>, Status> {
+        let patience = in_flight::patience(&request);
         let cri::PullImageRequest { image, auth, .. } = request.into_inner();
         let name = named(image)?;
         let auth = auth.unwrap_or_default();
@@ -71,8 +73,11 @@ impl cri::image_service_server::ImageService for ImageService {
             registry_token: &auth.registry_token,
         })
         .map_err(|err| status(&err))?;
-        let pull = self.images.pull(&name, credentials).map_err(|err| status(&err))?;
-        match pull.await {
+        let mut pull = self.images.pull(&name, credentials).map_err(|err| status(&err))?;
+        let Some(outcome) = in_flight::in_time(patience, &mut pull).await else {
+            return Err(Status::deadline_exceeded(format!("still {}", pull.progress().now())));
+        };
+        match outcome {
             Ok(id) => Ok(Response::new(cri::PullImageResponse { image_ref: id.to_string() })),
             Err(err) => {
                 tracing::warn!(image = name, %err, "image not pulled");

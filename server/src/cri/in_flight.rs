@@ -211,12 +211,20 @@ async fn within<T>(
     operation: &Operation,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let Some(patience) = patience else { return work.await };
-    let ahead = ANSWER_AHEAD.min(patience / 10);
-    match tokio::time::timeout(patience.saturating_sub(ahead), work).await {
-        Ok(done) => done,
-        Err(_) => Err(Error::DeadlineExceeded(format!("still {}", operation.progress()))),
+    match in_time(patience, work).await {
+        Some(done) => done,
+        None => Err(Error::DeadlineExceeded(format!("still {}", operation.progress()))),
     }
+}
+
+/// What `work` comes to, or `None` a little before the caller's patience ends.
+pub(super) async fn in_time<T>(
+    patience: Option<Duration>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let Some(patience) = patience else { return Some(work.await) };
+    let ahead = ANSWER_AHEAD.min(patience / 10);
+    tokio::time::timeout(patience.saturating_sub(ahead), work).await.ok()
 }
 
 /// The time that a client gives a call, from its `grpc-timeout` header (gRPC over HTTP/2: digits and a unit).

@@ -112,12 +112,7 @@ pub(super) fn attachment(id: &SandboxId, config: &SandboxConfig, netns: &Path) -
 
 /// Makes the namespace, with its loopback up.
 pub(super) async fn make_netns(path: PathBuf) -> Result<()> {
-    blocking(move || {
-        let failed = |err: cni::Error| Error::Network(err.to_string());
-        cni::netns::create(&path).map_err(failed)?;
-        cni::netns::loopback_up(&path).map_err(failed)
-    })
-    .await
+    blocking(move || cni::netns::create(&path).map_err(|err| Error::Network(err.to_string()))).await
 }
 
 /// Runs the plugins' ADD. The addresses, the one that CRI reports first in front, and the whole result.
