@@ -55,16 +55,23 @@ async fn log_throughput() {
     let pod = Pod::start().await;
     for size in [64_usize, 1024] {
         let name = format!("l{size}");
-        let total = 1 << 30;
+        let total = 512 << 20;
         let line = "x".repeat(size - 1);
         let script = format!("yes {line} | head -c {total}");
         let shim = pod.bootstrap.pid.expect("a pid");
         let before = cpu(shim);
         let began = Instant::now();
-        pod.run(&name, &Spec::sh(&script)).await;
+        let mut task = pod.prepare(&name, &Spec::sh(&script));
+        // In memory: a disk's speed is not what is measured.
+        let log = std::path::PathBuf::from(format!("/dev/shm/{name}-{}.log", pod.id));
+        if let shim::client::Options::Podwright(options) = &mut task.options {
+            options.log_path = Some(log.clone());
+        }
+        pod.client.create(task, LIMIT).await.expect("created");
+        pod.client.start(&pod.container(&name), "", LIMIT).await.expect("started");
         assert_eq!(pod.finish(&name).await, 0);
         let took = began.elapsed();
-        let written = fs::metadata(pod.log_path(&name)).expect("a log").len();
+        let written = fs::metadata(&log).expect("a log").len();
         let megabytes = f64::from(total) / 1e6;
         println!(
             "{size}-byte lines: {:.0} MB/s of output ({:.0} MB written), shim CPU {:.2} s of {:.2} s, {:.0} MB/s of shim CPU",
@@ -74,7 +81,7 @@ async fn log_throughput() {
             took.as_secs_f64(),
             megabytes / (cpu(shim) - before),
         );
-        fs::remove_file(pod.log_path(&name)).expect("removed");
+        fs::remove_file(&log).expect("removed");
     }
     pod.end().await;
 }
@@ -109,8 +116,10 @@ async fn latency() {
         pod.prepare(&name, &Spec::new(&["sleep", "1000"]));
         let bundle = pod.bundle(&name);
         // The same container without a shim; its root file system is the bare layer.
-        fs::remove_dir(bundle.join("rootfs")).expect("removed");
-        std::os::unix::fs::symlink(crate::bundle::rootfs(), bundle.join("rootfs")).expect("a link");
+        let config = fs::read_to_string(bundle.join("config.json")).expect("config.json");
+        let root = format!("\"path\":{:?}", crate::bundle::rootfs());
+        let config = config.replace("\"path\":\"rootfs\"", &root);
+        fs::write(bundle.join("config.json"), config).expect("config.json");
         let id = pod.container(&name);
         let run = |arguments: &[&str]| {
             let status = Command::new(runtime())

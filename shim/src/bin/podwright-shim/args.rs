@@ -28,6 +28,8 @@ pub(crate) struct Args {
     /// Where events go, over ttrpc; empty: nowhere.
     pub(crate) events: String,
     pub(crate) bundle: Option<PathBuf>,
+    /// The socket file that `serve` removes at its end.
+    pub(crate) socket: Option<PathBuf>,
     pub(crate) debug: bool,
 }
 
@@ -40,6 +42,7 @@ impl Args {
             address: String::new(),
             events: String::new(),
             bundle: None,
+            socket: None,
             debug: false,
         };
         let (mut command, mut asked) = (None, None);
@@ -85,8 +88,9 @@ impl Args {
             "address" => self.address = value,
             "events" => self.events = value,
             "bundle" => self.bundle = Some(value.into()),
-            // Known to the protocol, of no use here.
-            "publish-binary" | "socket" => {}
+            "socket" => self.socket = Some(value.into()),
+            // Known to the protocol, of no use here: events go over ttrpc.
+            "publish-binary" => {}
             _ => return Err(format!("unknown flag -{name}")),
         }
         Ok(())

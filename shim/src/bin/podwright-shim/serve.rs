@@ -40,6 +40,7 @@ pub(crate) fn run(args: Args) -> Result<(), String> {
     ]);
     let signals = signals.map_err(what("signals"))?;
     let dir = std::env::current_dir().map_err(what("bundle"))?;
+    let socket = args.socket.clone();
     let served = reactor::run(async move {
         let publisher = Publisher::new(&args.events, &args.namespace);
         let pod = Rc::new(Pod::new(args.id, args.namespace, dir, publisher, score));
@@ -47,6 +48,9 @@ pub(crate) fn run(args: Args) -> Result<(), String> {
         reactor::spawn(rpc::listen(listener, pod));
         announce();
     });
+    if let Some(socket) = socket {
+        let _ = fs::remove_file(socket);
+    }
     served.map_err(what("event loop"))
 }
 

@@ -25,6 +25,7 @@ const MAX_INPUT: u64 = 4 << 20;
 const BACKLOG: i32 = 64;
 /// What the shim says once it serves.
 pub(crate) const READY: &[u8] = b"ready\n";
+const ADDRESS: &str = "address";
 /// The annotations by which containerd's containers name the shim they belong to.
 const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
@@ -37,8 +38,11 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     }
     let socket = socket_path(args, &bundle, params.as_ref());
     let listener = bind(&socket).map_err(|error| format!("{}: {error}", socket.display()))?;
-    let pid = launch(args, params.as_ref(), listener)?;
-    print(&format!("unix://{}", socket.display()), Some(pid))
+    let pid = launch(args, params.as_ref(), &socket, listener)?;
+    let address = format!("unix://{}", socket.display());
+    // Where containerd looks for it after a restart, and other containers' `start` does.
+    fs::write(ADDRESS, &address).map_err(|error| format!("{ADDRESS}: {error}"))?;
+    print(&address, Some(pid))
 }
 
 fn print(address: &str, pid: Option<u32>) -> Result<(), String> {
@@ -67,7 +71,7 @@ fn existing(args: &Args, bundle: &Path) -> Option<String> {
     if group == args.id || crate::args::check_id(group).is_err() {
         return None;
     }
-    let address = fs::read_to_string(bundle.parent()?.join(group).join("address")).ok()?;
+    let address = fs::read_to_string(bundle.parent()?.join(group).join(ADDRESS)).ok()?;
     let path = address.strip_prefix("unix://")?;
     std::os::unix::net::UnixStream::connect(path).ok().map(|_| address.clone())
 }
@@ -114,12 +118,17 @@ fn bind(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Starts the shim and waits until it serves.
-fn launch(args: &Args, params: Option<&BootstrapParams>, listener: OwnedFd) -> Result<u32, String> {
+fn launch(
+    args: &Args,
+    params: Option<&BootstrapParams>,
+    socket: &Path,
+    listener: OwnedFd,
+) -> Result<u32, String> {
     let events = params.map(|params| params.containerd_ttrpc_address.clone());
     let events = events.or_else(|| std::env::var("TTRPC_ADDRESS").ok()).unwrap_or_default();
     let mut command = stage::ourselves("-namespace");
     command.args([&args.namespace, "-id", &args.id, "-address", &args.address]);
-    command.args(["-events", &events]);
+    command.args(["-events", &events]).arg("-socket").arg(socket);
     if args.debug {
         command.arg("-debug");
     }

@@ -55,6 +55,11 @@ impl Held {
         }
     }
 
+    /// The end of the init, with which the pod ends.
+    pub(super) fn init_exit(&self) -> Option<Rc<Once<Exit>>> {
+        self.init.as_ref().map(|init| Rc::clone(&init.exit))
+    }
+
     /// Ends the init, if there is one, and with it all that is left in its namespace.
     pub(super) async fn release(mut self) {
         if let Some(init) = self.init.take() {

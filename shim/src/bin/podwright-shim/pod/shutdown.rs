@@ -28,6 +28,9 @@ pub(crate) async fn stop(
         0 => DEATH,
         seconds => Duration::from_secs(seconds.into()),
     };
+    for birth in pod.births.borrow().values() {
+        birth.cancel();
+    }
     let tasks: Vec<Rc<Task>> = pod.tasks.borrow().values().cloned().collect();
     for task in &tasks {
         task.kill_all();

@@ -13,6 +13,7 @@ use api::types::Platform;
 
 use super::Pod;
 use super::namespaces::{self, Held};
+use crate::reactor::{self, Exit, Once};
 use crate::rpc::Failure;
 use crate::task::timestamp;
 
@@ -54,6 +55,9 @@ pub(crate) async fn create(
             Err(Failure::precondition("the sandbox was stopped"))
         }
         Ok(held) => {
+            if let Some(exit) = held.init_exit() {
+                reactor::spawn(ends_with_init(Rc::clone(pod), exit));
+            }
             *sandbox = Sandbox::Created(held);
             Ok(CreateSandboxResponse {})
         }
@@ -62,6 +66,13 @@ pub(crate) async fn create(
             Err(failure)
         }
     }
+}
+
+/// Without its init a pid namespace takes no more processes, so the pod is over.
+async fn ends_with_init(pod: Rc<Pod>, exit: Rc<Once<Exit>>) {
+    let exit = exit.wait().await;
+    *pod.sandbox.borrow_mut() = Sandbox::Stopped;
+    pod.ended.set(exit.at);
 }
 
 /// Says where the namespaces are.

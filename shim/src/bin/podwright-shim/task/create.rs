@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use api::events::{TaskCreate, TaskIo, topic};
 use api::task::{CreateTaskRequest, CreateTaskResponse};
+use rustix::process::{Pid, Signal};
 
 use super::console::ConsoleListener;
 use super::options::{self, Options};
@@ -25,9 +26,27 @@ use crate::{leftover, stage};
 /// A container on its way: enough to stop it.
 #[derive(Default)]
 pub(crate) struct Birth {
-    /// The runtime at work, whose process group it leads; 0 before.
-    pub(crate) runtime: Cell<u32>,
-    pub(crate) cancelled: Cell<bool>,
+    /// The runtime at work, which leads a process group; 0 before and after.
+    runtime: Cell<u32>,
+    cancelled: Cell<bool>,
+}
+
+impl Birth {
+    /// Ends the runtime and what it has started; the container will not come to be.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.set(true);
+        let group = i32::try_from(self.runtime.get()).ok().and_then(Pid::from_raw);
+        if let Some(group) = group {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        match self.cancelled.get() {
+            true => Err(Failure::unknown("killed while being created")),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Creates a container: mounts its root file system out of the host's sight and lets the OCI
@@ -76,14 +95,17 @@ async fn born(
     };
     leftover::record(&pod.dir, &bundle, &request.id, &runtime).map_err(Failure::io("bundle"))?;
     let plan = Plan { id: &request.id, bundle: &bundle, options: &options, runtime: &runtime };
+    birth.check()?;
     let call = plan.call(pod, request, console.as_ref(), ends)?;
     birth.runtime.set(call.pid);
     let expecting = reactor::expect();
     let called = call.finish().await;
     birth.runtime.set(0);
     let made = match called {
-        Ok(()) if birth.cancelled.get() => Err(Failure::unknown("killed while being created")),
-        Ok(()) => adopt(&plan.pid_file(), &names, &streams, console).await,
+        Ok(()) => match birth.check() {
+            Ok(()) => adopt(&plan.pid_file(), &names, &streams, console).await,
+            Err(failure) => Err(failure),
+        },
         Err(error) => Err(Failure::unknown(error)),
     };
     let made = match made {

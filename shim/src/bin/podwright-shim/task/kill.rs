@@ -10,7 +10,6 @@ use api::task::KillRequest;
 use super::{Task, find, finished};
 use crate::pod::Pod;
 use crate::rpc::Failure;
-use crate::sys;
 
 const SIGKILL: u32 = libc::SIGKILL as u32;
 
@@ -19,8 +18,7 @@ pub(crate) async fn kill(pod: &Rc<Pod>, request: &KillRequest) -> Result<(), Fai
     if let Some(birth) = pod.birth(&request.id) {
         // Nothing runs yet: what there is to end is the runtime making it.
         if request.signal == SIGKILL {
-            birth.cancelled.set(true);
-            kill_group(birth.runtime.get());
+            birth.cancel();
         }
         return Ok(());
     }
@@ -49,14 +47,4 @@ async fn thaw(task: &Task) {
     {
         eprintln!("{}: {error}", task.id);
     }
-}
-
-/// Ends a runtime and what it has started, which is in its process group.
-fn kill_group(leader: u32) {
-    if leader > 0
-        && let Some(group) = i32::try_from(leader).ok().and_then(rustix::process::Pid::from_raw)
-    {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
-    let _ = sys::kill(leader, SIGKILL);
 }
