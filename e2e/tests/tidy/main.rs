@@ -80,8 +80,10 @@ fn unsafe_stays_in_files_named_sys() {
         let mut files = Vec::new();
         walk(dir, &mut files);
         let has_sys = files.iter().any(|file| file.ends_with("sys.rs"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        // A library may forbid what the program beside it, with a sys.rs of its own, only denies.
         let wanted = if has_sys { "#![deny(unsafe_code)]" } else { "#![forbid(unsafe_code)]" };
-        if !std::fs::read_to_string(&path).unwrap().contains(wanted) {
+        if !text.contains(wanted) && !text.contains("#![forbid(unsafe_code)]") {
             found.push(format!("{root}: {wanted} is missing"));
         }
     }

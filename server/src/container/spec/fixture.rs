@@ -75,47 +75,73 @@ pub(super) fn device(path: &str, minor: u32) -> DeviceNode {
     }
 }
 
+fn config() -> ContainerConfig {
+    ContainerConfig {
+        metadata: ContainerMetadata { name: "web".into(), attempt: 0 },
+        image: ImageSpec {
+            image: "sha256:0123".into(),
+            user_specified_image: "docker.io/library/nginx:1.29".into(),
+            ..ImageSpec::default()
+        },
+        command: vec![],
+        args: vec![],
+        working_dir: String::new(),
+        envs: vec![EnvVar { key: "MODE".into(), value: b"production".into() }],
+        mounts: vec![],
+        devices: vec![],
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::from([("run.oci.keep_original_groups".into(), "1".into())]),
+        log_path: "web/0.log".into(),
+        stdin: false,
+        stdin_once: false,
+        tty: false,
+        resources: Resources {
+            cpu_period: 100_000,
+            cpu_quota: 50_000,
+            cpu_shares: 512,
+            memory_limit_in_bytes: 128 << 20,
+            oom_score_adj: -997,
+            unified: BTreeMap::from([("memory.oom.group".into(), "1".into())]),
+            ..Resources::default()
+        },
+        security: Security {
+            pid: PidMode::Container,
+            masked_paths: vec!["/proc/kcore".into(), "/sys/firmware".into()],
+            readonly_paths: vec!["/proc/sys".into()],
+            ..Security::default()
+        },
+        cdi_devices: vec![],
+        stop_signal: None,
+    }
+}
+
+fn place() -> Place {
+    Place {
+        sandbox_id: "5a".repeat(32),
+        sandbox_name: "web-7d9".into(),
+        sandbox_namespace: "shop".into(),
+        sandbox_uid: "4c1b".into(),
+        sandbox_annotations: BTreeMap::from([("io.katacontainers.x".into(), "y".into())]),
+        log_directory: "/var/log/pods/shop_web-7d9_4c1b".into(),
+        cgroup_parent: "/kubepods/burstable/pod4c1b".into(),
+        privileged: false,
+        hostname: "web-7d9".into(),
+        host_network: false,
+        host_ipc: false,
+        host_pid: false,
+        netns: Some("/run/netns/podwright-5a5a".into()),
+        ipc: Some("/proc/77/fd/5".into()),
+        uts: Some("/proc/77/fd/6".into()),
+        pid: None,
+        dir: "/run/podwright/pods/5a".into(),
+    }
+}
+
 /// A plain container of a plain pod.
 pub(super) fn plain() -> Fixture {
     Fixture {
         id: ContainerId::try_from(ID.to_owned()).unwrap(),
-        config: ContainerConfig {
-            metadata: ContainerMetadata { name: "web".into(), attempt: 0 },
-            image: ImageSpec {
-                image: "sha256:0123".into(),
-                user_specified_image: "docker.io/library/nginx:1.29".into(),
-                ..ImageSpec::default()
-            },
-            command: vec![],
-            args: vec![],
-            working_dir: String::new(),
-            envs: vec![EnvVar { key: "MODE".into(), value: b"production".into() }],
-            mounts: vec![],
-            devices: vec![],
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::from([("run.oci.keep_original_groups".into(), "1".into())]),
-            log_path: "web/0.log".into(),
-            stdin: false,
-            stdin_once: false,
-            tty: false,
-            resources: Resources {
-                cpu_period: 100_000,
-                cpu_quota: 50_000,
-                cpu_shares: 512,
-                memory_limit_in_bytes: 128 << 20,
-                oom_score_adj: -997,
-                unified: BTreeMap::from([("memory.oom.group".into(), "1".into())]),
-                ..Resources::default()
-            },
-            security: Security {
-                pid: PidMode::Container,
-                masked_paths: vec!["/proc/kcore".into(), "/sys/firmware".into()],
-                readonly_paths: vec!["/proc/sys".into()],
-                ..Security::default()
-            },
-            cdi_devices: vec![],
-            stop_signal: None,
-        },
+        config: config(),
         image: ImageView {
             env: vec!["PATH=/usr/sbin:/usr/bin".into(), "MODE=image".into(), "NGINX=1".into()],
             entrypoint: vec!["/entrypoint.sh".into()],
@@ -124,25 +150,7 @@ pub(super) fn plain() -> Fixture {
             user: "web:www".into(),
             stop_signal: "SIGQUIT".into(),
         },
-        place: Place {
-            sandbox_id: "5a".repeat(32),
-            sandbox_name: "web-7d9".into(),
-            sandbox_namespace: "shop".into(),
-            sandbox_uid: "4c1b".into(),
-            sandbox_annotations: BTreeMap::from([("io.katacontainers.x".into(), "y".into())]),
-            log_directory: "/var/log/pods/shop_web-7d9_4c1b".into(),
-            cgroup_parent: "/kubepods/burstable/pod4c1b".into(),
-            privileged: false,
-            hostname: "web-7d9".into(),
-            host_network: false,
-            host_ipc: false,
-            host_pid: false,
-            netns: Some("/run/netns/podwright-5a5a".into()),
-            ipc: Some("/proc/77/fd/5".into()),
-            uts: Some("/proc/77/fd/6".into()),
-            pid: None,
-            dir: "/run/podwright/pods/5a".into(),
-        },
+        place: place(),
         node: Node {
             cgroup_v2: true,
             cgroup_driver: CgroupDriver::Cgroupfs,
