@@ -1,10 +1,12 @@
 //! The calls about the node: Version, Status, RuntimeConfig, UpdateRuntimeConfig.
 
+use std::sync::Arc;
+
 use api::cri::v1 as cri;
 
 use super::info;
 use crate::config::CgroupDriver;
-use crate::sandbox::Pods;
+use crate::sandbox::{Pods, readiness};
 
 /// The version of the kubelet's runtime API as the kubelet compares it, letter by letter.
 const KUBELET_API_VERSION: &str = "0.1.0";
@@ -28,8 +30,8 @@ fn condition(kind: &str, status: bool, reason: &str, message: String) -> cri::Ru
 }
 
 /// Both conditions are always there: a missing one counts as not ready.
-pub(super) fn status(pods: &Pods, verbose: bool) -> cri::StatusResponse {
-    let trouble = pods.networks.trouble(&pods.node.hands.cni);
+pub(super) fn status(pods: &Arc<Pods>, verbose: bool) -> cri::StatusResponse {
+    let trouble = readiness::trouble(pods);
     let conditions = vec![
         condition("RuntimeReady", true, "", String::new()),
         condition(

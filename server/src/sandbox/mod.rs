@@ -22,6 +22,7 @@ pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod files;
 pub(crate) mod network;
+pub(crate) mod readiness;
 pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod start;

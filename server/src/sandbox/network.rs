@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::config::{Protocol, SandboxConfig};
+use super::readiness::Readiness;
 use crate::container::node::Node;
 use crate::error::{Error, Result};
 use crate::id::SandboxId;
@@ -21,12 +22,13 @@ const IFNAME: &str = "eth0";
 pub(crate) struct Networks {
     dir: PathBuf,
     current: RwLock<Arc<cni::ConfigSet>>,
+    pub(super) readiness: Readiness,
 }
 
 impl Networks {
     pub(crate) fn load(dir: &Path) -> Self {
         let current = RwLock::new(Arc::new(cni::ConfigSet::load(dir)));
-        Self { dir: dir.to_owned(), current }
+        Self { dir: dir.to_owned(), current, readiness: Readiness::default() }
     }
 
     /// Reads the directory again.
@@ -34,27 +36,12 @@ impl Networks {
         let fresh = Arc::new(cni::ConfigSet::load(&self.dir));
         tracing::info!(dir = %self.dir.display(), state = fresh.summary(), "pod network configuration");
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.readiness.forget();
     }
 
     /// What was read last.
     pub(crate) fn current(&self) -> Arc<cni::ConfigSet> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Why pods cannot be attached now; `None`: they can. Looks whether the plugins are there.
-    pub(crate) fn trouble(&self, cni: &cni::Runtime) -> Option<String> {
-        let current = self.current();
-        let Some(network) = current.network() else { return Some(current.summary()) };
-        let missing = cni.missing(network);
-        (!missing.is_empty()).then(|| {
-            let dirs: Vec<_> = cni.bin_dirs.iter().map(|dir| dir.display().to_string()).collect();
-            format!(
-                "network {}: no plugin {} in {}",
-                network.name(),
-                missing.join(", "),
-                dirs.join(", ")
-            )
-        })
     }
 
     /// The network of new pods.
