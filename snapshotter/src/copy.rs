@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::layer::{OPAQUE, PREFIX};
+use crate::layer::{OPAQUE, OVERLAY_OPAQUE, PREFIX};
 use crate::walk::{Found, open_dir, via_proc, walk, xattrs};
 use crate::{Error, Result, trash};
 
@@ -138,6 +138,20 @@ impl Target<'_> {
             Ok(())
         };
         hide().map_err(Error::at("hide", found.path))
+    }
+}
+
+/// Makes the directory `path` of `to` look like that of `from`; what it hides is left alone.
+pub(crate) fn face(from: &OwnedFd, to: &OwnedFd, path: &[u8]) -> rustix::io::Result<()> {
+    let (dir, name) = crate::layer::split(path);
+    let name = if name.is_empty() { b"." } else { name };
+    let (parent, target) = (open_dir(from, dir)?, open_dir(to, dir)?);
+    let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let found = Found { parent: parent.as_fd(), name, path, stat };
+    attributes(&found, target.as_fd(), name, true)?;
+    match rustix::fs::lremovexattr(via_proc(target.as_fd(), name), OVERLAY_OPAQUE) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        done => done,
     }
 }
 

@@ -46,10 +46,8 @@
 mod copy;
 mod error;
 #[cfg(feature = "unpack")]
-#[allow(dead_code, reason = "settle comes next")]
 mod id;
 #[cfg(feature = "unpack")]
-#[allow(dead_code, unused_imports, reason = "settle and verify come next")]
 mod layer;
 pub mod mount;
 #[cfg(feature = "unpack")]

@@ -137,6 +137,9 @@ impl Snapshotter {
         }
         let trees = recipe.layers.iter().rev().map(|layer| self.tree(layer));
         let mut layers: Vec<PathBuf> = trees.collect();
+        if read_only && layers.is_empty() {
+            return Ok(vec![Mount::bind(self.root.join("empty"), true)]);
+        }
         // An overlay needs a layer below a writable one, and two if all are read-only.
         if layers.len() < if read_only { 2 } else { 1 } {
             layers.push(self.root.join("empty"));

@@ -95,6 +95,10 @@ impl Record {
         match &entry.kind {
             Kind::Sparse(map, _) => {
                 record.regions = map.iter().map(|region| (region.offset, region.length)).collect();
+                // All hole: one region of nothing tells it from a file without holes.
+                if map.is_empty() {
+                    record.regions.push((0, 0));
+                }
             }
             Kind::Symlink(target) | Kind::HardLink(target) => record.target.clone_from(target),
             _ => {}
@@ -255,6 +259,16 @@ impl Reader {
         let read = (&mut self.file).take(length).read_to_end(&mut bytes);
         if read.is_ok_and(|read| read as u64 == length) { Ok(bytes) } else { Err(damaged()) }
     }
+}
+
+/// Writes the index of a layer whose files are those of another, in other places.
+pub(super) fn rewrite(from: &Path, to: &Path, place: impl Fn(&[u8]) -> Vec<u8>) -> Result<()> {
+    let (mut reader, mut writer) = (Reader::open(from)?, Writer::create(to)?);
+    while let Some(mut record) = reader.next()? {
+        record.path = place(&record.path);
+        writer.write(&record)?;
+    }
+    writer.finish()
 }
 
 fn damaged() -> Error {

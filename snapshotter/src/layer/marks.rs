@@ -18,7 +18,8 @@ pub(crate) const RESERVED: &[u8] = b".wh..wh.";
 /// Makes the directory it lies in opaque.
 pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 
-const OVERLAY_OPAQUE: &str = "trusted.overlay.opaque";
+/// Makes a directory opaque for overlayfs.
+pub(crate) const OVERLAY_OPAQUE: &str = "trusted.overlay.opaque";
 
 /// One of the two ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,12 +94,13 @@ impl Marks {
         Ok(Look::Entry { stat, last })
     }
 
-    fn is_opaque(self, parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<bool> {
+    /// Whether the directory `name` of `parent` hides what is below it; an empty name is `parent`.
+    pub(crate) fn is_opaque(self, parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<bool> {
         match self {
             Marks::Overlay => {
+                let path = via_proc(parent, if name.is_empty() { b"." } else { name });
                 let mut value = [0u8; 8];
-                match rustix::fs::lgetxattr(via_proc(parent, name), OVERLAY_OPAQUE, &mut value[..])
-                {
+                match rustix::fs::lgetxattr(path, OVERLAY_OPAQUE, &mut value[..]) {
                     Ok(length) => Ok(&value[..length] == b"y"),
                     Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
                     Err(errno) => Err(errno),

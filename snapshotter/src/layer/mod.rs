@@ -7,15 +7,17 @@ mod extract;
 mod file;
 mod index;
 mod ingest;
-pub(crate) mod lean;
+mod lean;
 mod marks;
+mod merged;
 mod parents;
 mod settle;
 mod stream;
+mod verify;
 
 pub(crate) use about::About;
 pub use ingest::{Extracted, Ingest};
-pub(crate) use marks::{Look, Marks, OPAQUE, PREFIX};
+pub(crate) use marks::{Look, Marks, OPAQUE, OVERLAY_OPAQUE, PREFIX};
 
 /// What a layer may cost. Exceeding a limit is [`crate::Error::Limit`].
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,11 @@
 //! What the snapshotter promises, on a real kernel. Needs root, and says so without it.
 
 mod basic;
+mod hostile;
+mod lean;
 mod mount;
 mod private;
-#[allow(dead_code, reason = "hostile archives come next")]
+mod snapshots;
 mod store;
-#[allow(dead_code, reason = "hostile archives come next")]
 mod tar;
+mod verify;
