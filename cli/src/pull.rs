@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use api::cri::v1::{Image, ImageSpec, ImageStatusRequest, PullImageRequest};
 use indicatif::{ProgressBar, ProgressStyle};
+use tonic::Status;
 
 use crate::daemon::Daemon;
 use crate::human;
@@ -42,13 +42,21 @@ pub(crate) async fn pull(
     let request = PullImageRequest { image, ..Default::default() };
     let answer = daemon.images.pull_image(request).await;
     waiting.finish_and_clear();
-    let id = answer.with_context(|| format!("pulling {reference}"))?.into_inner().image_ref;
+    let id = answer.map_err(|status| explain(reference, status))?.into_inner().image_ref;
     if !quiet {
         let size = find(&id, daemon).await?.map_or(0, |image| image.size);
         let (size, took) = (human::size(size), begun.elapsed().as_secs_f64());
         writeln!(std::io::stderr(), "pulled {reference}: {size} in {took:.1} s")?;
     }
     Ok(id)
+}
+
+/// The refusal, with the reference unless it says that itself.
+fn explain(reference: &str, status: Status) -> anyhow::Error {
+    if status.message().contains(reference) {
+        return status.into();
+    }
+    anyhow::Error::from(status).context(format!("pulling {reference}"))
 }
 
 /// The image that a reference, an id or a digest names, if it is here.
@@ -66,4 +74,17 @@ fn spinner(reference: &str) -> ProgressBar {
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::describe;
+
+    #[test]
+    fn a_refusal_names_the_image_once() {
+        let told = |message: &str| describe(&explain("r.io/a:1", Status::unknown(message)));
+        assert_eq!(told("r.io/a:1: not found"), "r.io/a:1: not found");
+        assert_eq!(told("no space left"), "pulling r.io/a:1: no space left");
+    }
 }

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use api::cri::v1::{
     CreateContainerRequest, PodSandbox, PodSandboxConfig, RunPodSandboxRequest,
     StartContainerRequest,
@@ -99,9 +99,10 @@ struct Started {
 
 pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitCode> {
     if args.interactive || args.tty {
-        anyhow::bail!("interactive containers are not there yet: leave out -i and -t");
+        bail!("interactive containers are not there yet: leave out -i and -t");
     }
     let plan = config::plan(&args)?;
+    refuse_second(&plan.pod, daemon).await?;
     let mut images = Vec::new();
     for container in &plan.containers {
         images.push(match pull::find(&container.image, daemon).await? {
@@ -135,6 +136,24 @@ pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitC
             tell(&id, &plan.pod, &started, daemon).await?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// CRI tells pods apart by their uid; a user does by name.
+async fn refuse_second(config: &PodSandboxConfig, daemon: &mut Daemon) -> anyhow::Result<()> {
+    let Some(wanted) = &config.metadata else { return Ok(()) };
+    let same = |pod: &PodSandbox| {
+        pod.metadata
+            .as_ref()
+            .is_some_and(|its| its.name == wanted.name && its.namespace == wanted.namespace)
+    };
+    match daemon.pods().await?.iter().find(|pod| same(pod)) {
+        None => Ok(()),
+        Some(pod) => bail!(
+            "there is a pod {} already ({}): choose another --name, or remove it with `podwright rm`",
+            wanted.name,
+            human::short(&pod.id)
+        ),
     }
 }
 
