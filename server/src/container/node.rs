@@ -67,8 +67,8 @@ impl Node {
 
     /// Undoes a create: releases all of its plan and forgets it, or keeps what is left for a later try.
     pub(crate) async fn undo_create(&self, intent: Intent) {
-        self.images.unhold(intent.id.as_str());
         let left = resource::release(&intent.plan, &self.hands).await;
+        self.images.unhold(intent.id.as_str());
         if left.is_empty() {
             if let Err(err) = self.store.delete(TABLE, intent.id.as_str()).await {
                 tracing::error!(id = %intent.id, %err, "record of an undone create not deleted");

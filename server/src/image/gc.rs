@@ -49,6 +49,8 @@ struct Sweep {
 pub(super) struct Layers {
     snapshotter: Arc<Snapshotter>,
     tasks: Tasks,
+    /// One deletes at a time.
+    emptying: tokio::sync::Mutex<()>,
     wanted: Mutex<Wanted>,
     sweep: Mutex<Sweep>,
     /// Not while layers are made whose names are not known before.
@@ -71,7 +73,14 @@ pub(super) struct Lease {
 impl Layers {
     pub(super) fn new(snapshotter: Arc<Snapshotter>, tasks: Tasks) -> Arc<Self> {
         let (wanted, sweep, removal) = Default::default();
-        Arc::new(Self { snapshotter, tasks, wanted, sweep, removal })
+        Arc::new(Self {
+            snapshotter,
+            tasks,
+            emptying: tokio::sync::Mutex::default(),
+            wanted,
+            sweep,
+            removal,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Wanted> {
@@ -178,8 +187,17 @@ impl Layers {
         }
     }
 
+    /// A container's snapshot was renamed away: deletes it behind the caller's back.
+    pub(super) fn empty_trash_soon(self: &Arc<Self>) {
+        let layers = self.clone();
+        let span = tracing::info_span!("delete removed snapshots");
+        self.tasks.spawn(span, async move { layers.empty_trash().await });
+    }
+
     /// Deletes what was renamed away, a little at a time so that the disk stays free for others.
     async fn empty_trash(self: &Arc<Self>) {
+        // Whoever waits here has its own look afterwards: nothing renamed away meanwhile is forgotten.
+        let _alone = self.emptying.lock().await;
         loop {
             let snapshotter = self.snapshotter.clone();
             let emptied = tokio::task::spawn_blocking(move || snapshotter.empty_trash(TRASH_STEP));

@@ -246,10 +246,11 @@ impl Images {
         Ok(())
     }
 
-    /// The container is gone.
+    /// The container is gone, and its snapshot with it.
     pub(crate) fn unhold(&self, container: &str) {
         let lease = self.0.holds.lock().unwrap_or_else(PoisonError::into_inner).remove(container);
         drop(lease);
+        self.0.layers.empty_trash_soon();
     }
 }
 
