@@ -20,7 +20,6 @@ use super::config::{ContainerConfig, Security, SecurityProfile};
 use super::spec::{Accounts, Facts};
 use crate::error::{Error, Result};
 
-#[allow(unused_imports, reason = "the daemon that calls it comes next")]
 pub(crate) use node::node;
 
 /// Largest passwd or group file of an image that is read. Directories of whole companies fit; an image made to

@@ -20,13 +20,10 @@ use api::cri::v1;
 use crate::container::config::{IdMapping, ImageSpec};
 use crate::error::{Error, Result};
 
-#[allow(unused_imports, reason = "the services that call these come next")]
-pub(super) use {
-    container::container_config,
-    filter::{ContainerFilter, SandboxFilter},
-    resources::resources,
-    sandbox::sandbox_config,
-};
+pub(super) use container::container_config;
+pub(super) use filter::{ContainerFilter, SandboxFilter};
+pub(super) use resources::resources;
+pub(super) use sandbox::sandbox_config;
 
 /// Puts the field that an error names below `parent`.
 fn under(parent: impl Display) -> impl FnOnce(Error) -> Error {

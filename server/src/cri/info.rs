@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::config::CgroupDriver;
 use crate::container::Container;
+use crate::container::config::ContainerConfig;
 use crate::container::node::Node;
 use crate::container::state::State;
+use crate::sandbox::config::SandboxConfig;
 use crate::sandbox::{Pods, Sandbox};
 
 type Info = BTreeMap<String, String>;
@@ -43,7 +45,7 @@ pub(super) fn container(node: &Node, container: &Container) -> Info {
             "root": node.runtime_root(&fixed.handler.name),
             "systemd_cgroup": node.host.cgroup_driver == CgroupDriver::Systemd,
         },
-        "config": fixed.config,
+        "config": container_config(&fixed.config),
         "runtimeSpec": runtime_spec(container),
     }))
 }
@@ -80,14 +82,48 @@ pub(super) fn sandbox(pods: &Pods, sandbox: &Sandbox) -> Info {
         "runtimeHandler": fixed.runtime_handler,
         "runtimeType": fixed.handler.name,
         "runtimeOptions": {"binary_name": fixed.handler.binary},
-        "config": fixed.config,
-        "runtimeSpec": {"linux": {"namespaces": namespaces}},
+        "config": sandbox_config(&fixed.config),
+        "runtimeSpec": {
+            "linux": {"namespaces": namespaces, "cgroupsPath": fixed.config.cgroup_parent},
+        },
         "cniResult": ready.map_or(Value::Null, |ready| ready.network_result),
         "sandboxMetadata": fixed.config.metadata,
         "overhead": now.overhead,
         "resources": now.resources,
         "held": now.plan,
     }))
+}
+
+/// With `linux` nested as in the CRI message, where scripts look for it.
+fn container_config(config: &ContainerConfig) -> Value {
+    let mut fields = fields(json!(config));
+    let linux = json!({
+        "resources": fields.remove("resources"),
+        "security_context": fields.remove("security"),
+    });
+    fields.insert("linux".to_owned(), linux);
+    Value::Object(fields)
+}
+
+/// As [`container_config`].
+fn sandbox_config(config: &SandboxConfig) -> Value {
+    let mut all = fields(json!(config));
+    let mut context = fields(json!(all.remove("security")));
+    context.insert("privileged".to_owned(), json!(all.remove("privileged")));
+    context.insert("namespace_options".to_owned(), json!(all.remove("namespaces")));
+    let mut linux = Map::from_iter([("security_context".to_owned(), Value::Object(context))]);
+    for field in ["cgroup_parent", "sysctls", "overhead", "resources"] {
+        linux.insert(field.to_owned(), json!(all.remove(field)));
+    }
+    all.insert("linux".to_owned(), Value::Object(linux));
+    Value::Object(all)
+}
+
+fn fields(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
 }
 
 fn network_pid(pods: &Pods, sandbox: &Sandbox, init: u32) -> u32 {
@@ -146,4 +182,41 @@ pub(super) fn status(pods: &Pods) -> Info {
         ("cniconfig".to_owned(), cniconfig.to_string()),
         ("lastCNILoadStatus".to_owned(), networks.summary()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::from_proto;
+    use super::*;
+    use api::cri::v1 as cri;
+
+    #[test]
+    fn configurations_are_nested_as_the_messages_are() {
+        let config = from_proto::container_config(Some(cri::ContainerConfig {
+            metadata: Some(cri::ContainerMetadata { name: "web".into(), attempt: 0 }),
+            image: Some(cri::ImageSpec { image: "i".into(), ..Default::default() }),
+            envs: vec![cri::KeyValue { key: "A".into(), value: b"text".to_vec() }],
+            ..Default::default()
+        }));
+        let shown = container_config(&config.unwrap());
+        assert_eq!(shown["metadata"]["name"], "web");
+        assert_eq!(shown["envs"][0]["value"], "text");
+        assert_eq!(shown["linux"]["security_context"]["privileged"], false);
+        assert_eq!(shown["linux"]["resources"]["cpu_quota"], 0);
+
+        let linux = cri::LinuxPodSandboxConfig { cgroup_parent: "/k".into(), ..Default::default() };
+        let config = from_proto::sandbox_config(Some(cri::PodSandboxConfig {
+            metadata: Some(cri::PodSandboxMetadata {
+                name: "web".into(),
+                uid: "u".into(),
+                namespace: "shop".into(),
+                attempt: 0,
+            }),
+            linux: Some(linux),
+            ..Default::default()
+        }));
+        let shown = sandbox_config(&config.unwrap());
+        assert_eq!(shown["linux"]["cgroup_parent"], "/k");
+        assert_eq!(shown["linux"]["security_context"]["namespace_options"]["ipc"], "pod");
+    }
 }

@@ -53,7 +53,7 @@ pub(super) fn status(pods: &Arc<Pods>, verbose: bool) -> cri::StatusResponse {
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: false,
-            mount_options: false,
+            mount_options: true,
         }),
     }
 }

@@ -2,13 +2,16 @@
 
 use api::cri::v1 as cri;
 
-use crate::container::config::{Mount, Propagation, Resources};
+use crate::container::config::{IdMapping, Mount, Propagation, Resources};
 use crate::container::state::State;
 use crate::container::{Changing, Container};
 use crate::sandbox::config::{PodNamespaces, PodOrHost, PodPid};
 use crate::sandbox::{self, Sandbox};
 
 use super::signal;
+
+#[cfg(test)]
+mod tests;
 
 pub(super) fn sandbox_state(state: &sandbox::state::State) -> cri::PodSandboxState {
     match state {
@@ -213,9 +216,30 @@ fn mount(mount: &Mount) -> cri::Mount {
         readonly: mount.readonly,
         selinux_relabel: mount.selinux_relabel,
         propagation: propagation.into(),
+        uid_mappings: id_mappings(&mount.uid_mappings),
+        gid_mappings: id_mappings(&mount.gid_mappings),
         recursive_read_only: mount.recursive_read_only,
-        ..Default::default()
+        image: mount.image.as_ref().map(|image| cri::ImageSpec {
+            image: image.image.clone(),
+            annotations: image.annotations.clone(),
+            user_specified_image: image.user_specified_image.clone(),
+            runtime_handler: image.runtime_handler.clone(),
+            image_ref: String::new(),
+        }),
+        image_sub_path: mount.image_sub_path.clone(),
+        mount_options: mount.mount_options.clone(),
     }
+}
+
+fn id_mappings(mappings: &[IdMapping]) -> Vec<cri::IdMapping> {
+    mappings
+        .iter()
+        .map(|m| cri::IdMapping {
+            host_id: m.host_id,
+            container_id: m.container_id,
+            length: m.length,
+        })
+        .collect()
 }
 
 /// Resources as they are in force.

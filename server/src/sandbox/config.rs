@@ -32,6 +32,24 @@ pub(crate) struct SandboxConfig {
     pub resources: Option<crate::container::config::Resources>,
 }
 
+/// What every pod with a network of its own gets unless it says otherwise, as from the field's runtimes: any
+/// user in it may serve port 80 and send pings.
+const DEFAULT_SYSCTLS: [(&str, &str); 2] =
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+
+impl SandboxConfig {
+    /// The sysctls to set in the pod's namespaces: those asked for, and the defaults.
+    pub(crate) fn effective_sysctls(&self) -> BTreeMap<String, String> {
+        let mut sysctls = BTreeMap::new();
+        // In a user namespace the range of groups would have to be mapped.
+        if self.namespaces.network == PodOrHost::Pod && self.security.userns.is_none() {
+            sysctls.extend(DEFAULT_SYSCTLS.map(|(name, value)| (name.into(), value.into())));
+        }
+        sysctls.extend(self.sysctls.clone());
+        sysctls
+    }
+}
+
 /// The rest of LinuxSandboxSecurityContext. A pod made of namespaces has no process of its own that would run
 /// as this user; sandboxes that have one (VMs, gVisor) read it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -198,7 +198,7 @@ fn wanted_namespaces(
     };
     Ok(Wanted {
         hostname: hostname.to_owned(),
-        sysctls: config.sysctls.clone(),
+        sysctls: config.effective_sysctls(),
         host_ipc: config.namespaces.ipc == PodOrHost::Host,
         host_uts: config.namespaces.network == PodOrHost::Host,
         shared_pid,

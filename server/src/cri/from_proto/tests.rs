@@ -232,6 +232,24 @@ fn sysctls_of_the_host_are_not_for_pods() {
 }
 
 #[test]
+fn sysctls_have_defaults_that_a_pod_can_override() {
+    let sysctls = |change: fn(&mut v1::PodSandboxConfig)| {
+        let mut config = sandbox();
+        change(&mut config);
+        sandbox_config(Some(config)).unwrap().effective_sysctls()
+    };
+    let port = "net.ipv4.ip_unprivileged_port_start";
+    assert_eq!(sysctls(|_| {}).get(port).map(String::as_str), Some("0"));
+    let own = sysctls(|config| {
+        let port = ("net.ipv4.ip_unprivileged_port_start".to_owned(), "1024".to_owned());
+        pod_linux(config).sysctls = [port].into();
+    });
+    assert_eq!((own[port].as_str(), own.len()), ("1024", 2));
+    let host = sysctls(|config| pod_namespaces(config).network = NamespaceMode::Node.into());
+    assert!(host.is_empty());
+}
+
+#[test]
 fn a_container_as_a_kubelet_sends_it() {
     let mut config = container();
     config.envs = vec![v1::KeyValue { key: "A".into(), value: b"b\xff".to_vec() }];
