@@ -7,11 +7,16 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use tracing_subscriber::EnvFilter;
 
+/// The crates whose level is configured.
+const OWN: [&str; 4] = ["podwrightd", "cni", "shim", "snapshotter"];
+
 /// Starts logging to standard error: text on a terminal, JSON otherwise under systemd's journal.
 ///
-/// `RUST_LOG` overrides `level`.
+/// `level` is that of our own crates; what others log is seen from `warn` on. `RUST_LOG` overrides both.
 pub(crate) fn init(level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let own: Vec<String> = OWN.iter().map(|name| format!("{name}={level}")).collect();
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,{}", own.join(","))));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         builder.json().init();
