@@ -1,0 +1,122 @@
+//! `podwright`, the command, against the real daemon: what a user types and what comes back.
+#![forbid(unsafe_code)]
+#![allow(missing_docs)]
+
+use std::process::Output;
+
+use e2e::cri::{ListContainersRequest, ListPodSandboxRequest};
+use e2e::image::catalogue::{BUSYBOX, CLOCK, FOREIGN, WEB};
+use e2e::{Options, World, eventually, place};
+
+/// Runs the command in the world, on the world's daemon.
+fn podwright(world: &World, arguments: &[&str]) -> Output {
+    world
+        .command(place::binary("podwright"))
+        .arg("--socket")
+        .arg(world.path("state/podwright.sock"))
+        .args(arguments)
+        .output()
+        .expect("nsenter is installed")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Stdout of a command that has to succeed.
+#[track_caller]
+fn says(world: &World, arguments: &[&str]) -> String {
+    let output = podwright(world, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Stderr of a command that has to fail.
+#[track_caller]
+fn fails(world: &World, arguments: &[&str]) -> String {
+    let output = podwright(world, arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stdout));
+    text(&output.stderr)
+}
+
+fn nothing_is_left(world: &World) {
+    let pods = world.client.list_pod_sandbox(ListPodSandboxRequest::default()).unwrap();
+    let containers = world.client.list_containers(ListContainersRequest::default()).unwrap();
+    assert!(pods.items.is_empty() && containers.containers.is_empty(), "{pods:?} {containers:?}");
+    assert_eq!(world.sh("ls -A /var/log/pods"), "");
+}
+
+#[test]
+fn a_pod_lives_and_ends() {
+    let world = World::start(Options::default());
+    let web = format!("web={WEB}");
+    let clock = format!("clock={CLOCK}");
+    let told = says(&world, &["run", "--name", "demo", "--container", &web, "--container", &clock]);
+    assert!(
+        told.lines().any(|line| line.starts_with("pod ") && line.contains(" 10.88.")),
+        "{told}"
+    );
+    assert!(says(&world, &["pods"]).contains(" 2/2\n"));
+    assert_eq!(says(&world, &["ps", "-q"]).lines().count(), 2);
+    assert!(says(&world, &["images"]).contains(CLOCK));
+
+    let lines = eventually("two lines of log", || {
+        Some(says(&world, &["logs", "clock"])).filter(|log| log.lines().count() >= 2)
+    });
+    assert!(lines.starts_with(lines.lines().next().unwrap()));
+    assert_eq!(says(&world, &["logs", "--tail", "1", "-t", "demo/clock"]).lines().count(), 1);
+    let exec = podwright(&world, &["exec", "web", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let (out, err) = (text(&exec.stdout), text(&exec.stderr));
+    assert_eq!((exec.status.code(), out.as_str(), err.as_str()), (Some(7), "out\n", "err\n"));
+
+    let told: serde_json::Value = serde_json::from_str(&says(&world, &["inspect", "web"])).unwrap();
+    assert_eq!(told["status"]["state"], "CONTAINER_RUNNING");
+    assert!(told["info"]["pid"].as_u64().is_some_and(|pid| pid > 0), "{told:#}");
+
+    assert!(fails(&world, &["run", "--name", "demo", BUSYBOX]).contains("a pod demo already"));
+    assert!(fails(&world, &["rm", "demo"]).contains("is running"));
+    assert_eq!(says(&world, &["stop", "--time", "1", "demo"]), "demo\n");
+    assert!(says(&world, &["pods"]).contains(" stopped "));
+    assert_eq!(says(&world, &["ps", "-q"]), "");
+    assert!(says(&world, &["ps", "-a"]).contains(" exited 137 "));
+    assert_eq!(says(&world, &["rm", "demo"]), "demo\n");
+    nothing_is_left(&world);
+    says(&world, &["rmi", WEB, CLOCK]);
+    assert!(fails(&world, &["rmi", WEB]).contains("no such image"));
+    world.finish();
+}
+
+#[test]
+fn a_watched_pod_ends_with_its_container() {
+    let world = World::start(Options::default());
+    let line =
+        ["run", "--rm", "-e", "A=b", BUSYBOX, "--", "sh", "-c", "echo $A; echo e >&2; exit 5"];
+    let output = podwright(&world, &line);
+    assert_eq!(output.status.code(), Some(5));
+    assert_eq!(text(&output.stdout), "b\n");
+    assert!(text(&output.stderr).ends_with("\ne\n"), "{}", text(&output.stderr));
+    nothing_is_left(&world);
+    world.finish();
+}
+
+#[test]
+fn what_fails_is_told_and_undone() {
+    let world = World::start(Options::default());
+    assert!(fails(&world, &["run", BUSYBOX, "/nope"]).contains("starting busybox: "));
+    assert!(fails(&world, &["run", FOREIGN]).contains(FOREIGN));
+    assert!(fails(&world, &["run", "--runtime", "nope", BUSYBOX]).contains("nope"));
+    assert!(fails(&world, &["exec", "nope", "true"]).contains("no such container: nope"));
+    assert!(fails(&world, &["exec", "-it", "nope", "sh"]).contains("leave out -i and -t"));
+    nothing_is_left(&world);
+    world.finish();
+}
+
+#[test]
+fn a_daemon_that_does_not_run_is_told() {
+    let world = World::without_daemon(Options::default());
+    let told = fails(&world, &["ps"]);
+    assert!(
+        told.contains("podwrightd is not running at ") && told.contains("start it with"),
+        "{told}"
+    );
+}
