@@ -39,6 +39,8 @@ pub(crate) async fn update(
     }
     operation.enter("recording the new limits")?;
     let path = container.fixed.bundle.join("config.json");
+    let floor = node.facts.oom_score_adj_floor.map_or(i64::MIN, i64::from);
+    let oom_score_adj = (wanted.oom_score_adj != 0).then(|| wanted.oom_score_adj.max(floor));
     blocking(move || {
         let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
         let mut spec: serde_json::Value =
@@ -49,6 +51,12 @@ pub(crate) async fn update(
             (spec.pointer_mut("/linux/resources").and_then(|value| value.as_object_mut()), fresh)
         {
             old.extend(fresh.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        // For a container that is not started yet; of a running process it is not changed.
+        if let (Some(score), Some(wanted)) =
+            (spec.pointer_mut("/process/oomScoreAdj"), oom_score_adj)
+        {
+            *score = wanted.into();
         }
         create::write_json(&path, &spec)
     })
