@@ -76,7 +76,7 @@ async fn killed_missing_and_never_started() {
     let exec = pod.exec("a", "missing", &["/no/such/program"]);
     pod.client.exec(exec.clone(), LIMIT).await.expect("registered");
     let error = pod.client.start(&exec.id, "missing", LIMIT).await.unwrap_err().to_string();
-    assert!(error.contains("exec: ") && error.contains("no such file"), "{error}");
+    assert!(error.contains("exec: ") && error.to_lowercase().contains("no such file"), "{error}");
     pod.client.delete(&exec.id, "missing", LIMIT).await.expect("deleted");
 
     let exec = pod.exec("a", "never", &["true"]);

@@ -64,7 +64,7 @@ async fn what_the_runtime_says_reaches_the_caller() {
     let pod = Pod::start().await;
     let task = pod.prepare("missing", &Spec::new(&["/no/such/program"]));
     let error = pod.client.create(task, LIMIT).await.unwrap_err().to_string();
-    assert!(error.contains("create: ") && error.contains("no such file"), "{error}");
+    assert!(error.contains("create: ") && error.to_lowercase().contains("no such file"), "{error}");
 
     let mut task = pod.prepare("mount", &Spec::new(&["true"]));
     task.rootfs[0].layers = vec!["/no/such/layer".into()];

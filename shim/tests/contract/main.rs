@@ -8,6 +8,7 @@
 
 mod bundle;
 mod cleanup;
+mod containerd;
 mod environment;
 mod exec;
 mod lifecycle;

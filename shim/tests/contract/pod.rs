@@ -42,18 +42,24 @@ fn mounts() -> BTreeSet<String> {
 
 impl Pod {
     pub(crate) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With a socket to which events go.
+    pub(crate) async fn start_with(events: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(rustix::process::geteuid().is_root(), "these tests need root");
+        // The last letter keeps one id from being the beginning of another.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let id = format!("pwt{}-{number}", std::process::id());
+        let id = format!("pwt{}-{number}e", std::process::id());
         let dir = PathBuf::from(format!("/run/podwright-shim-test/{id}"));
         for sub in ["shim", "runtime", "logs"] {
             fs::create_dir_all(dir.join(sub)).expect("directories");
         }
         let mounts = mounts();
-        let bootstrap = launch::start(&shim(&id, &dir, &binary()), &Options::None, LIMIT)
-            .await
-            .expect("a shim");
+        let binary = binary();
+        let launch = Shim { events, ..shim(&id, &dir, &binary) };
+        let bootstrap = launch::start(&launch, &Options::None, LIMIT).await.expect("a shim");
         let (client, driver) =
             client::connect(&bootstrap.address, LIMIT).await.expect("a connection");
         let mut drivers = JoinSet::new();
@@ -201,6 +207,9 @@ pub(crate) fn processes(id: &str) -> Vec<String> {
     found
 }
 
+/// The file system types of cgroups, v1 and v2.
+const CGROUPS: [rustix::fs::FsWord; 2] = [0x0027_e0eb, 0x6367_7270];
+
 /// Cgroups named after the pod's containers, in any hierarchy.
 fn cgroups(id: &str) -> Vec<PathBuf> {
     let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
@@ -209,6 +218,8 @@ fn cgroups(id: &str) -> Vec<PathBuf> {
     entries
         .map(|entry| entry.path())
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(id)))
+        // On a host made to look non-hybrid, crun makes plain directories where cgroup2 was.
+        .filter(|path| rustix::fs::statfs(path).is_ok_and(|fs| CGROUPS.contains(&fs.f_type)))
         .collect()
 }
 

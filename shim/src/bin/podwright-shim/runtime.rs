@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::reactor::{self, Exit, Once};
+use crate::sys;
 
 /// What is read at most of a runtime's complaints.
 const MAX_TEXT: u64 = 64 * 1024;
@@ -133,6 +134,9 @@ impl Call {
         if let Some(stderr) = stderr {
             let _ = fs::remove_file(stderr);
         }
+        // Calls come in bursts with long silence after them; next to a program's start this is
+        // nothing.
+        sys::trim_memory();
         outcome
     }
 }
@@ -159,13 +163,15 @@ fn read_start(path: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The message of the last error in a runtime's JSON log.
+/// The message of the last error in a runtime's log: JSON objects, one a line (runc) or spread
+/// over several (crun).
 fn logged_error(log: &str) -> Option<String> {
-    log.lines().rev().find_map(|line| {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        let error = matches!(line["level"].as_str(), Some("error" | "fatal" | "panic"));
-        error.then(|| line["msg"].as_str().map(str::to_owned))?
-    })
+    let entries = serde_json::Deserializer::from_str(log).into_iter::<serde_json::Value>();
+    let bad = |entry: &serde_json::Value| {
+        matches!(entry["level"].as_str(), Some("error" | "fatal" | "panic"))
+    };
+    let last = entries.map_while(Result::ok).filter(bad).last()?;
+    last["msg"].as_str().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -180,6 +186,8 @@ mod tests {
             "half a li",
         );
         assert_eq!(logged_error(log).as_deref(), Some("exec: \"x\": not found"));
+        let log = "{\n  \"msg\": \"no mounts\",\n  \"level\": \"error\",\n  \"time\": \"t\"\n}";
+        assert_eq!(logged_error(log).as_deref(), Some("no mounts"));
         assert_eq!(logged_error("not json"), None);
     }
 }

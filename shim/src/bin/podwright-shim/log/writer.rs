@@ -17,6 +17,7 @@ use super::channel::{Answer, Command, Shared};
 use super::file::LogFile;
 use super::line::{Batch, Head, Splitter, Stream};
 use super::stamp::Stamp;
+use crate::sys;
 
 /// How much one read takes at most; also what a pipe is made to hold.
 pub(super) const READ_SIZE: usize = 256 * 1024;
@@ -104,6 +105,7 @@ impl Writer {
         for tap in self.streams.values_mut() {
             tap.splitter.shrink();
         }
+        sys::trim_memory();
     }
 
     fn obey(&mut self) {
