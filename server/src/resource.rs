@@ -132,8 +132,14 @@ pub(crate) fn recall_shim(dir: &Path) -> Option<(u32, u64)> {
     Some((pid.parse().ok()?, started.parse().ok()?))
 }
 
+/// Ends the shim that was written down, or, if the daemon died before it could write, whatever works in `dir`: a
+/// shim's working directory is its own, and nobody else's.
 fn end_shim(dir: &Path) -> Result<()> {
-    if let Some((pid, started)) = recall_shim(dir) {
+    let found = match recall_shim(dir) {
+        Some(known) => vec![known],
+        None => process::working_in(dir),
+    };
+    for (pid, started) in found {
         process::kill(pid, started, PROCESS_LIMIT).map_err(Error::Runtime)?;
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! A process that we did not fork, known by its pid and the time at which it started.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -39,6 +40,16 @@ pub(crate) fn kill(pid: u32, started: u64, limit: Duration) -> Result<(), String
         std::thread::sleep(POLL);
     }
     Ok(())
+}
+
+/// Every process whose working directory is `dir`, with the time at which it started.
+pub(crate) fn working_in(dir: &Path) -> Vec<(u32, u64)> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir))
+        .filter_map(|pid| Some((pid, start_time(pid)?)))
+        .collect()
 }
 
 /// What a short command left behind.
@@ -90,6 +101,19 @@ pub(crate) fn run(command: &mut std::process::Command, limit: Duration) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_found_by_its_working_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap();
+        assert_eq!(working_in(&path), []);
+        let mut child =
+            std::process::Command::new("sleep").arg("60").current_dir(&path).spawn().unwrap();
+        let found = working_in(&path);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found.iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), [child.id()]);
+    }
 
     #[test]
     fn a_pid_is_believed_only_with_its_start_time() {
