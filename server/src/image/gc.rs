@@ -180,11 +180,16 @@ impl Layers {
         }
     }
 
-    async fn step(self: &Arc<Self>, work: impl FnOnce(&Self) + Send + 'static) {
+    async fn step<T: Default + Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
         let layers = self.clone();
-        if let Err(err) = tokio::task::spawn_blocking(move || work(&layers)).await {
+        let done = tokio::task::spawn_blocking(move || work(&layers)).await;
+        done.unwrap_or_else(|err| {
             tracing::error!(%err, "removal of layers");
-        }
+            T::default()
+        })
     }
 
     /// A container's snapshot was renamed away: deletes it behind the caller's back.
@@ -225,15 +230,25 @@ impl Layers {
         }
     }
 
-    fn remove_if_unwanted(&self, layer: &LayerId) {
+    /// Removes a layer that is still unwanted; false if it has to be tried again, since a snapshot that is about to
+    /// go still stands on it.
+    fn remove_if_unwanted(&self, layer: &LayerId) -> bool {
         let _alone = self.removal.write().unwrap_or_else(PoisonError::into_inner);
         let wanted = self.lock();
         if wanted.layers.contains_key(layer) {
-            return;
+            return true;
         }
-        if let Err(err) = self.snapshotter.remove_layer(layer) {
-            tracing::warn!(%err, %layer, "layer is not removed; the next start tries again");
+        let removed = self.snapshotter.remove_layer(layer);
+        if let Err(err) = &removed {
+            tracing::warn!(%err, %layer, "layer not removed yet; the next removal tries again");
         }
+        removed.is_ok()
+    }
+
+    /// The layers of `batch` that have to be tried again.
+    fn remove_batch(&self, mut batch: Vec<LayerId>) -> Vec<LayerId> {
+        batch.retain(|layer| !self.remove_if_unwanted(layer));
+        batch
     }
 }
 
@@ -258,18 +273,20 @@ impl Drop for Lease {
     }
 }
 
-/// Removes what is unwanted until nothing more is.
+/// Removes what is unwanted until nothing more is, or nothing more can be.
 async fn sweep_all(layers: Arc<Layers>) {
+    let mut again = Vec::new();
     loop {
         let batch = {
             let mut sweep = layers.sweep();
             if sweep.unwanted.is_empty() {
+                sweep.unwanted = again;
                 sweep.running = false;
                 return;
             }
             std::mem::take(&mut sweep.unwanted)
         };
-        layers.step(move |layers| batch.iter().for_each(|l| layers.remove_if_unwanted(l))).await;
+        again.extend(layers.step(move |layers| layers.remove_batch(batch)).await);
         layers.empty_trash().await;
     }
 }
@@ -284,6 +301,15 @@ fn topmost(layers: Vec<LayerId>) -> Vec<LayerId> {
     }
     kept.reverse();
     kept
+}
+
+#[cfg(test)]
+impl Layers {
+    /// Whether the sweeper has ended, with so many layers to be tried again.
+    pub(super) fn idle_with(&self, left: usize) -> bool {
+        let sweep = self.sweep();
+        !sweep.running && sweep.unwanted.len() == left
+    }
 }
 
 #[cfg(test)]

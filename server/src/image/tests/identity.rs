@@ -108,6 +108,20 @@ async fn layers_that_a_container_holds_outlive_their_image() {
     node.images.unhold("container");
     node.is_clean().await;
     assert!(node.images.hold("late", &layers).is_err());
+
+    // A snapshot that is removed only after its container let go: the next removal sees to the layer.
+    let snapshotter = node.images.0.layers.snapshotter();
+    fake.image("v2", &[layer("b", b"next")], "{}");
+    for name in [fake.name("demo:v1"), fake.name("demo:v2")] {
+        node.pull(&name).await.unwrap();
+    }
+    snapshotter.prepare("key", &layers).unwrap();
+    node.images.remove(&fake.name("demo:v1")).await.unwrap();
+    let queued = || node.images.0.layers.idle_with(1);
+    wait(queued).await;
+    snapshotter.remove("key").unwrap();
+    node.images.remove(&fake.name("demo:v2")).await.unwrap();
+    node.is_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,16 +73,24 @@ impl Node {
         self.images.start_collecting();
         let wanted: usize = self.images.list().iter().map(|image| image.layers().len()).sum();
         let count = |dir: PathBuf| std::fs::read_dir(dir).map_or(0, Iterator::count);
-        for _ in 0..200 {
+        wait(|| {
             let layers = count(self.root.path().join("snapshots/layers"));
             let ingests = count(self.root.path().join("snapshots/ingest"));
-            if layers <= wanted && ingests == 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("layers or ingests are left over");
+            layers <= wanted && ingests == 0
+        })
+        .await;
     }
+}
+
+/// Waits until something is so.
+async fn wait(so: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it does not come true");
 }
 
 fn password(password: &str) -> Credentials {
