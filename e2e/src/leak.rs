@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::cri::{ListContainersRequest, ListPodSandboxRequest};
+use crate::cri::{ListContainersRequest, ListImagesRequest, ListPodSandboxRequest};
 use crate::poll::LIMIT;
 use crate::world::{World, cgroup_roots};
 
@@ -127,20 +127,32 @@ fn network(world: &World) -> Vec<String> {
 
 fn files(world: &World) -> Vec<String> {
     let mut found = Vec::new();
-    for (dir, depth) in
-        [("cni/cache", 4), ("cni/ipam", 3), ("state/pods", 4), ("root/snapshots", 2)]
-    {
-        let mut below_dir = Vec::new();
-        below(&world.seen(world.path(dir)), depth, &mut below_dir);
-        found.append(&mut below_dir);
+    let places = [
+        ("cni/cache", 4),
+        ("cni/ipam", 3),
+        ("state/pods", 4),
+        ("root/snapshots/snapshots", 1),
+        ("root/snapshots/ingest", 1),
+        ("root/snapshots/trash", 1),
+    ];
+    for (dir, depth) in places {
+        below(&world.seen(world.path(dir)), depth, &mut found);
     }
-    // What host-local and the database keep open or remember is no one's in particular.
+    // Layers belong to images; with no image left there is none.
+    let images = world.client.list_images(ListImagesRequest::default());
+    if images.is_ok_and(|list| list.images.is_empty()) {
+        below(&world.seen(world.path("root/snapshots/layers")), 1, &mut found);
+    }
+    // What host-local keeps open or remembers is no one's in particular.
     found.retain(|path| {
         let name = path.rsplit('/').next().unwrap_or_default();
-        let path_is_dir = Path::new(path).is_dir() && path.contains("/cni/");
-        !(name == "lock" || name.starts_with("last_reserved_ip") || path_is_dir)
+        let of_the_network = Path::new(path).is_dir() && path.contains("/cni/");
+        !(name == "lock" || name.starts_with("last_reserved_ip") || of_the_network)
     });
-    found.retain(|path| !path.contains("/root/snapshots/layers/"));
+    // The OCI runtimes' own state, in a directory for each of them.
+    let mut states = Vec::new();
+    below(&world.seen(world.path("state/runtime")), 2, &mut states);
+    found.extend(states.into_iter().filter(|path| holds_id(path)));
     found.into_iter().map(|path| format!("file {path}")).collect()
 }
 
