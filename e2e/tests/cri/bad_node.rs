@@ -71,7 +71,7 @@ fn a_plugin_that_hangs() {
     );
     finish_failed(&world);
     eventually("the plugin to be gone", || {
-        (!world.sh("ps ax").contains("sleep 1000")).then_some(())
+        (!world.sh("busybox ps").contains("sleep 1000")).then_some(())
     });
     world.finish();
 }

@@ -30,7 +30,7 @@ fn restarted(signal: Signal) {
     // It ends while nobody looks.
     world.sh(&format!("touch {}", world.path(&format!("state/pods/{id}/shm/go")).display()));
     eventually("the container to end unseen", || {
-        (!world.sh("ps ax").contains("/dev/shm/go")).then_some(())
+        (!world.sh("busybox ps").contains("/dev/shm/go")).then_some(())
     });
     world.start_daemon();
     let pod = e2e::pod::Pod { world: &world, id, config };
