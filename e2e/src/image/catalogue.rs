@@ -152,7 +152,7 @@ pub const USERS: &[(&str, Option<i64>, &str, &str)] = &[
         "worker",
         "uid=1000(worker) gid=1001(workers) groups=1001(workers),2000(extra)",
     ),
-    ("1000:0", Some(1000), "", "uid=1000(worker) gid=0(root)"),
+    ("1000:0", Some(1000), "", "uid=1000(worker) gid=0(root) groups=0(root),2000(extra)"),
     ("worker:extra", None, "worker", "uid=1000(worker) gid=2000(extra)"),
     ("4242", Some(4242), "", "uid=4242 gid=0(root)"),
     ("", Some(0), "", "uid=0(root) gid=0(root)"),

@@ -21,8 +21,10 @@ use crate::error::{Error, Result};
 use crate::operation::Operation;
 use crate::telemetry::blocking;
 
-/// Of each stream, as the kubelet expects; what follows is read and dropped.
-const MAX_OUTPUT: usize = 16 << 20;
+/// Of both streams together; what follows is read and dropped. The kubelet takes 16 MiB a message, its frame included.
+const MAX_OUTPUT: usize = (16 << 20) - FRAME;
+/// Room for the rest of the answer.
+const FRAME: usize = 1024;
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// The container's process as the OCI runtime takes it, without what only concerns its first one.
@@ -91,6 +93,7 @@ async fn run(
             _ = &mut reading => ended.await?,
         }
     };
+    err.truncate(MAX_OUTPUT - out.len());
     Ok(Output { stdout: out, stderr: err, code })
 }
 
