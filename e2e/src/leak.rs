@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::cri::{ListContainersRequest, ListImagesRequest, ListPodSandboxRequest};
+use crate::cri::{ListContainersRequest, ListPodSandboxRequest};
 use crate::poll::LIMIT;
 use crate::world::{World, cgroup_roots};
 
@@ -125,6 +125,7 @@ fn network(world: &World) -> Vec<String> {
     found
 }
 
+/// Layers are not among them: those of an image that failed half-way stay a while for the next try.
 fn files(world: &World) -> Vec<String> {
     let mut found = Vec::new();
     let places = [
@@ -137,11 +138,6 @@ fn files(world: &World) -> Vec<String> {
     ];
     for (dir, depth) in places {
         below(&world.seen(world.path(dir)), depth, &mut found);
-    }
-    // Layers belong to images; with no image left there is none.
-    let images = world.client.list_images(ListImagesRequest::default());
-    if images.is_ok_and(|list| list.images.is_empty()) {
-        below(&world.seen(world.path("root/snapshots/layers")), 1, &mut found);
     }
     // What host-local keeps open or remembers is no one's in particular.
     found.retain(|path| {

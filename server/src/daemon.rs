@@ -24,6 +24,8 @@ use crate::{cri, recover, sys};
 
 /// How long operations may take to end once the daemon shall stop. What is cut off is released at the next start.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long another holder of the state directory's lock is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// Request handling needs few threads; what blocks has a pool of its own.
 const WORKERS: usize = 2;
 /// Threads for what blocks on the kernel, the disk or a plugin.
@@ -49,7 +51,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
 
 async fn serve(config: Config) -> Result<()> {
     make_directories(&config)?;
-    let _lock = lock(&config.root)?;
+    let _lock = lock(&config.root).await?;
     keep_mounts_private(&config.state)?;
     let listener = listen(&config.socket)?;
     let socket = config.socket.clone();
@@ -149,17 +151,22 @@ fn make_directories(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// A second daemon on the same state is kept out for as long as the file is open.
-fn lock(root: &Path) -> Result<std::fs::File> {
+/// A second daemon on the same state is kept out for as long as the file is open. One that was killed just now
+/// may leave it to a child that has not reached its exec yet, so there is a moment's patience.
+async fn lock(root: &Path) -> Result<std::fs::File> {
     let path = root.join("lock");
     let file = std::fs::File::create(&path).map_err(Error::io("create", &path))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Error::Unavailable(format!(
-            "another podwrightd works on {}: it holds {}",
-            root.display(),
-            path.display()
-        ))
-    })?;
+    let start = std::time::Instant::now();
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if start.elapsed() > LOCK_PATIENCE {
+            return Err(Error::Unavailable(format!(
+                "another podwrightd works on {}: it holds {}",
+                root.display(),
+                path.display()
+            )));
+        }
+        tokio::time::sleep(LOCK_PATIENCE / 20).await;
+    }
     Ok(file)
 }
 

@@ -94,7 +94,7 @@ fn a_diff_id_that_is_another() {
     let config = config.to_string().into_bytes();
     let manifest = image::manifest(&config, &image.layers);
     let name = storage().put("diff-id", "1", &Image { config, layers: image.layers, manifest });
-    fails(&world, &name, &["diff"]);
+    fails(&world, &name, &["the image config says"]);
     world.finish();
 }
 
@@ -198,13 +198,6 @@ fn what_is_not_there() {
 #[test]
 fn manifests_that_are_none() {
     let world = World::start(Options::default());
-    let huge = json!({
-        "schemaVersion": 2, "mediaType": image::MANIFEST, "layers": [],
-        "config": {"mediaType": image::CONFIG, "digest": digest(b"{}"), "size": 2},
-        "annotations": {"long": "x".repeat(9 << 20)},
-    });
-    let oversized = storage().manifest("huge", "1", huge.to_string().as_bytes());
-    fails(&world, &oversized, &["manifest", "large", "limit"]);
     let mut nested = Vec::from(*br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{}}"#);
     nested.push(b'\n');
     let broken = storage().manifest("broken", "1", &nested);

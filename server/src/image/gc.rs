@@ -192,7 +192,7 @@ impl Layers {
         })
     }
 
-    /// A container's snapshot was renamed away: deletes it behind the caller's back.
+    /// Something was renamed away, a container's snapshot or half a layer: deletes it behind the caller's back.
     pub(super) fn empty_trash_soon(self: &Arc<Self>) {
         let layers = self.clone();
         let span = tracing::info_span!("delete removed snapshots");
