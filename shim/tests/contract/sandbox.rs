@@ -76,9 +76,13 @@ async fn a_shared_pid_namespace_has_an_init_that_reaps_and_has_nothing() {
     pod.client.create_sandbox(wanted, LIMIT).await.expect("created");
     let started = pod.client.start_sandbox(&pod.id, LIMIT).await.expect("started");
     let init = started.namespaces.init_pid.expect("an init");
+    // Its name is the last thing that it sets but one.
+    eventually("the init is set up", || {
+        let name = fs::read_to_string(format!("/proc/{init}/comm"));
+        name.is_ok_and(|name| name == "podwright-init\n")
+    });
     let status = fs::read_to_string(format!("/proc/{init}/status")).expect("alive");
     let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    assert_eq!(line("Name:"), Some("podwright-init"));
     assert_eq!(line("Uid:"), Some("65534\t65534\t65534\t65534"));
     for set in ["CapEff:", "CapPrm:", "CapBnd:", "CapInh:", "CapAmb:"] {
         assert_eq!(line(set), Some("0000000000000000"), "{set}");
