@@ -344,7 +344,10 @@ fn verbose_status_tells_pid_and_specification() {
     let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
     assert_eq!(info["sandboxID"], pod.id.as_str());
     let pid = info["pid"].as_u64().unwrap();
-    assert_eq!(world.sh(&format!("cat /proc/{pid}/comm")).trim(), "httpd");
+    // The OCI runtime's start returns a moment before its child becomes the container's program.
+    e2e::poll::eventually("the container's program is the process that was told", || {
+        (world.sh(&format!("cat /proc/{pid}/comm")).trim() == "httpd").then_some(())
+    });
     let cgroup = info["runtimeSpec"]["linux"]["cgroupsPath"].as_str().unwrap();
     assert!(cgroup.contains(&id), "{cgroup}");
     pod.end();

@@ -221,9 +221,7 @@ async fn fetch(
     let digest = descriptor.digest.clone();
     let always_allowed = inner.settings.always_allowed;
     let goal = Goal { descriptor, diff_id, layer: layer.clone(), keep, always_allowed };
-    let kept = unpack(blob, goal, inner.layers.snapshotter(), progress).await;
-    // What a layer that failed had unpacked was renamed away.
-    let kept = kept.inspect_err(|_| inner.layers.empty_trash_soon())?;
+    let kept = unpack(blob, goal, inner.layers.clone(), progress).await?;
     blocking(move || {
         inner.layers.measure(&layer);
         drop(lease);

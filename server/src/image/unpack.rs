@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::content::Draft;
 use super::digest::{Algorithm, Digest, Hasher};
 use super::error::Error;
+use super::gc::Layers;
 use super::manifest::Descriptor;
 use super::progress::Progress;
 use super::registry::Blob;
@@ -69,7 +70,7 @@ pub(super) struct Goal {
 pub(super) async fn unpack(
     mut blob: Blob,
     goal: Goal,
-    snapshotter: Arc<Snapshotter>,
+    layers: Arc<Layers>,
     progress: Arc<Progress>,
 ) -> Result<Option<Draft>, Error> {
     let Goal { descriptor, diff_id, layer, keep, always_allowed } = goal;
@@ -84,7 +85,9 @@ pub(super) async fn unpack(
     let of = descriptor.clone();
     let extracting = tokio::task::spawn_blocking(move || {
         let limits = Limits { max_bytes: limit, ..Limits::default() };
-        extract(&snapshotter, stream, limits, &of, &diff_id, &layer)
+        let extracted = extract(&layers.snapshotter(), stream, limits, &of, &diff_id, &layer);
+        // Said here, since nobody may be waiting any more: what had been unpacked was renamed away just now.
+        extracted.inspect_err(|_| layers.empty_trash_soon())
     });
     let downloaded = download(&mut blob, &network, &progress).await;
     drop(network);
