@@ -132,7 +132,7 @@ fn ask(world: &World, ip: &str, interrupted: &AtomicBool) -> anyhow::Result<()> 
             if !output.stdout.is_empty() {
                 println!("$ {line}");
                 let text = String::from_utf8_lossy(&output.stdout);
-                text.lines().take(8).for_each(|line| println!("{line}"));
+                text.lines().take(24).for_each(|line| println!("{line}"));
                 return Ok(());
             }
         }
