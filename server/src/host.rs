@@ -41,6 +41,8 @@ pub(crate) struct Handler {
 
 /// OCI runtimes looked for on PATH, best first: the first one found is the default.
 const DISCOVERED: [&str; 3] = ["crun", "runc", "youki"];
+/// The same where cgroup v2 lies beside v1's controllers: there crun refuses to work.
+const HYBRID_ORDER: [&str; 3] = ["runc", "youki", "crun"];
 /// Searched besides PATH: a service's PATH is often short.
 const EXTRA_PATH: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 const CAP_SYS_RESOURCE: u32 = 24;
@@ -51,7 +53,7 @@ impl Host {
     /// # Errors
     /// When there is no OCI runtime, or the configured default is none of those there are.
     pub(crate) fn probe(config: &Config) -> Result<Self> {
-        let cgroup_v2 = is_cgroup_v2();
+        let cgroup_v2 = is_cgroup2("/sys/fs/cgroup");
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let effective = capability_mask(&status, "CapEff:");
         let handlers = discover(config);
@@ -90,10 +92,15 @@ fn read(path: &str) -> Result<String> {
         .map_err(Error::io("read", Path::new(path)))
 }
 
-fn is_cgroup_v2() -> bool {
+fn is_cgroup2(path: &str) -> bool {
     /// CGROUP2_SUPER_MAGIC of linux/magic.h.
     const MAGIC: i64 = 0x6367_7270;
-    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == MAGIC)
+    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == MAGIC)
+}
+
+/// True where v1 carries the controllers and a cgroup2 is mounted in the place that systemd gave it.
+fn is_hybrid() -> bool {
+    !is_cgroup2("/sys/fs/cgroup") && is_cgroup2("/sys/fs/cgroup/unified")
 }
 
 fn detect_driver(cgroup_v2: bool) -> CgroupDriver {
@@ -136,7 +143,8 @@ fn default_handler(config: &Config, handlers: &BTreeMap<String, Handler>) -> Res
             ))),
         };
     }
-    DISCOVERED
+    let order = if is_hybrid() { HYBRID_ORDER } else { DISCOVERED };
+    order
         .iter()
         .find(|name| handlers.contains_key(**name))
         .map(|name| (*name).to_owned())
