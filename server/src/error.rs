@@ -52,9 +52,6 @@ pub(crate) enum Error {
     /// Not now: starting up, shutting down.
     #[error("{0}")]
     Unavailable(String),
-    /// A limit of ours is reached.
-    #[error("{0}")]
-    Exhausted(String),
     /// Nothing that this version, or this node, can do.
     #[error("{0}")]
     Unsupported(String),

@@ -1,7 +1,6 @@
 //! podwrightd: a Kubernetes container runtime. One daemon for each node, driven over CRI v1.
 
 #![deny(unsafe_code)]
-#![allow(dead_code, reason = "the progress of pulls and operations is shown by a later command")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -19,7 +19,7 @@ pub(crate) struct Operation {
     cancel: CancellationToken,
 }
 
-/// Where an operation is, for an error text or for `podwright ops`.
+/// Where an operation is, for an error text.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     pub what: String,

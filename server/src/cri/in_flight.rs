@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::container::config::ContainerMetadata;
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, SandboxId};
-use crate::operation::{Operation, Progress};
+use crate::operation::Operation;
 use crate::sandbox::config::SandboxMetadata;
 use crate::telemetry::Tasks;
 
@@ -70,11 +70,6 @@ impl InFlight {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Every operation under way.
-    pub(super) fn progress(&self) -> Vec<Progress> {
-        self.lock().values().map(|entry| entry.operation.progress()).collect()
     }
 
     /// Cancels the operations whose key `applies`, and waits until they have undone what they did.
@@ -298,7 +293,7 @@ mod tests {
         let flights = InFlight::new(Tasks::default());
         let outcome = flights.run(key(), "x".into(), 1, None, |_| async { panic!("boom") }).await;
         assert!(matches!(&*outcome.unwrap_err(), Error::Internal(_)));
-        assert!(flights.progress().is_empty());
+        assert!(flights.lock().is_empty());
     }
 
     #[test]

@@ -16,7 +16,6 @@ fn code(err: &Error) -> Code {
         Error::DeadlineExceeded(_) => Code::DeadlineExceeded,
         Error::Cancelled { .. } => Code::Aborted,
         Error::Unavailable(_) => Code::Unavailable,
-        Error::Exhausted(_) => Code::ResourceExhausted,
         Error::Unsupported(_) => Code::Unimplemented,
         Error::Internal(_) => Code::Internal,
         // The kubelet takes the text of these as it is (it strips the wrapper of code Unknown only), and

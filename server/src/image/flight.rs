@@ -61,6 +61,7 @@ impl<K: Eq + Hash, T: Clone, N: Clone> Flights<K, T, N> {
     }
 
     /// What those who started the work that is under way told.
+    #[cfg(test)]
     pub(super) fn notes(&self) -> Vec<N> {
         let flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let going = |weak: &WeakShared<_>| {

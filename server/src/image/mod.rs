@@ -197,6 +197,7 @@ impl Images {
     }
 
     /// The pulls under way.
+    #[cfg(test)]
     pub(crate) fn pulls(&self) -> Vec<Arc<Progress>> {
         self.0.pulls.notes()
     }
