@@ -76,6 +76,9 @@ async fn serve(config: Config) -> Result<()> {
     if tokio::time::timeout(GRACE, tasks.finish()).await.is_err() {
         tracing::warn!("operations still run; what they hold is released at the next start");
     }
+    if tokio::time::timeout(GRACE, pods.node.store.flush()).await.is_err() {
+        tracing::warn!("records are still being written");
+    }
     stop.cancel();
     tokio::time::timeout(GRACE, serving).await.ok();
     std::fs::remove_file(&socket).ok();

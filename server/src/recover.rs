@@ -15,7 +15,6 @@ use crate::container::state::{Event as ContainerEvent, Running, State as Contain
 use crate::container::{self, Container, Intent, watch_exit};
 use crate::error::{Error, Result};
 use crate::id::SandboxId;
-use crate::resource::{self, Resource};
 use crate::sandbox::state::{Event, Ready, State};
 use crate::sandbox::{self, Pods, Sandbox};
 use crate::telemetry::blocking;
@@ -53,70 +52,80 @@ pub(crate) async fn recover(pods: &Arc<Pods>) -> Result<()> {
             }
         }
     }
-    let owners = sandboxes.into_iter().map(|(_, record)| {
+    let mut owners: Vec<_> = Vec::new();
+    for (_, record) in sandboxes {
         let containers = by_sandbox.remove(&record.fixed.id).unwrap_or_default();
-        one(pods, Arc::new(Sandbox::new(record)), containers)
+        owners.push(one(pods, Arc::new(Sandbox::new(record)), containers));
+    }
+    let orphans = by_sandbox.into_values().flatten().map(|orphan| {
+        tracing::warn!(container = %orphan.id(), "releasing a container whose sandbox has no record");
+        orphan.intent()
     });
-    let owners: Vec<_> = owners.collect();
+    intents.extend(orphans);
     tokio::join!(
         join_all(owners),
-        join_all(intents.into_iter().map(|intent| cut_off(pods, intent)))
+        join_all(intents.into_iter().map(|intent| undo_create(pods, intent)))
     );
-    for orphans in by_sandbox.into_values() {
-        join_all(
-            orphans.into_iter().map(|orphan| async move { forget_orphan(pods, &orphan).await }),
-        )
-        .await;
-    }
     pods.node.images.start_collecting();
     Ok(())
 }
 
-/// A create that a crash cut: undone.
-async fn cut_off(pods: &Pods, intent: Intent) {
-    tracing::info!(container = %intent.id, "undoing a create that was cut off");
-    pods.node.undo_create(intent).await;
+/// Does `work` on a task of its own, and waits for it for as long as one owner may hold up the others. Plugins and
+/// runtimes that hang go on being waited for while CRI is served already.
+async fn settle<F>(pods: &Arc<Pods>, what: &'static str, id: &str, work: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let span = tracing::info_span!("recover", what, id);
+    let task = pods.node.tasks.spawn(span, work);
+    if tokio::time::timeout(BUDGET, task).await.is_err() {
+        tracing::warn!(what, id, "takes long and goes on in the background");
+    }
 }
 
-/// A container without a sandbox cannot be reached by any client.
-async fn forget_orphan(pods: &Pods, orphan: &Container) {
-    tracing::warn!(container = %orphan.id(), "releasing a container whose sandbox has no record");
-    let intent = Intent {
-        id: orphan.id().clone(),
-        sandbox_id: orphan.fixed.sandbox_id.clone(),
-        plan: orphan.fixed.plan.clone(),
-    };
-    pods.node.undo_create(intent).await;
+/// A create that a crash cut, or a container that no client can reach.
+async fn undo_create(pods: &Arc<Pods>, intent: Intent) {
+    let (node, id) = (pods.node.clone(), intent.id.clone());
+    let work = async move { node.undo_create(intent).await };
+    settle(pods, "undo a create that was cut off", id.as_str(), work).await;
 }
 
 async fn one(pods: &Arc<Pods>, sandbox: Arc<Sandbox>, containers: Vec<Arc<Container>>) {
-    match sandbox.now().state {
-        State::Starting => return undo_run(pods, sandbox).await,
-        State::Ready(ready) => match attach(pods, &sandbox, &ready).await {
-            Ok(shim) => {
-                sandbox.set_shim(Some(shim.clone()));
-                join_all(containers.iter().map(|container| adopt(pods, container, &shim))).await;
-                sandbox::watch::sandbox(pods, &sandbox, &shim);
-            }
-            Err(err) => {
-                tracing::warn!(sandbox = %sandbox.id(), %err, "the pod is down");
-                take_down(pods, &sandbox, &containers).await;
-            }
-        },
-        State::NotReady => {
-            join_all(containers.iter().map(|container| lost(pods, container))).await;
+    let (all, id) = (pods.clone(), sandbox.id().clone());
+    let ready = match sandbox.now().state {
+        State::Starting => {
+            let work = async move { sandbox::run::undo(&all, sandbox).await };
+            return settle(pods, "undo a run that was cut off", id.as_str(), work).await;
+        }
+        State::Ready(ready) => Some(ready),
+        State::NotReady => None,
+    };
+    // Lists are whole before anybody sees them, whatever becomes of one owner.
+    for container in &containers {
+        pods.insert_container(container.clone());
+    }
+    pods.insert_sandbox(sandbox.clone());
+    let shim = match ready {
+        Some(ready) => attach(pods, &sandbox, &ready).await.map_err(|err| {
+            tracing::warn!(sandbox = %id, %err, "the pod is down");
+            sandbox.apply(Event::Down).ok();
+        }),
+        None => Err(()),
+    };
+    match shim {
+        Ok(shim) => {
+            sandbox.set_shim(Some(shim.clone()));
+            sandbox::watch::sandbox(pods, &sandbox, &shim);
+            let work = async move {
+                join_all(containers.iter().map(|container| adopt(&all, container, &shim))).await;
+            };
+            settle(pods, "attach to a pod", id.as_str(), work).await;
+        }
+        Err(()) => {
+            let work = async move { take_down(&all, &sandbox, &containers).await };
+            settle(pods, "take a pod down", id.as_str(), work).await;
         }
     }
-    for container in containers {
-        pods.insert_container(container);
-    }
-    pods.insert_sandbox(sandbox);
-}
-
-/// A run that a crash cut: undone, or kept as not ready with what is left.
-async fn undo_run(pods: &Pods, sandbox: Arc<Sandbox>) {
-    tracing::info!(sandbox = %sandbox.id(), "undoing a run that was cut off");
-    sandbox::run::undo(pods, sandbox).await;
 }
 
 async fn attach(pods: &Pods, sandbox: &Sandbox, ready: &Ready) -> Result<Arc<Shim>> {
@@ -135,18 +144,25 @@ async fn attach(pods: &Pods, sandbox: &Sandbox, ready: &Ready) -> Result<Arc<Shi
 
 /// Brings one container to agreement with what its shim says of it.
 async fn adopt(pods: &Arc<Pods>, container: &Arc<Container>, shim: &Arc<Shim>) {
+    // Nothing is started meanwhile: what the shim says has to be true still when it is acted on.
+    let _verb = container.verb.lock().await;
     let told = tokio::time::timeout(BUDGET, shim.state(container)).await;
     let told =
         told.unwrap_or_else(|_| Err(Error::DeadlineExceeded("the shim does not answer".into())));
     match (container.state(), told) {
         // Its exit may have been taken by the last daemon without the OCI runtime being told to forget it.
-        (ContainerState::Exited(_), _) => shim.forget(container).await,
+        (ContainerState::Exited(_), Ok(TaskState::Unknown) | Err(_))
+        | (ContainerState::Created, Err(_)) => {}
+        (ContainerState::Exited(_), Ok(_)) => drop(shim.forget(container).await),
         (ContainerState::Created, Ok(TaskState::Running { pid } | TaskState::Stopped { pid })) => {
-            container.apply(&ContainerEvent::Started(Running { pid, started_at: now() })).ok();
+            let running = Running { pid, started_at: now() };
+            pods.node.apply(container, &ContainerEvent::Started(running)).ok();
             sandbox::watch::container(pods, container, shim);
         }
         // Created in the OCI runtime, never started: as if the start had not begun.
-        (ContainerState::Created, _) => shim.forget(container).await,
+        (ContainerState::Created, Ok(TaskState::Created | TaskState::Unknown)) => {
+            shim.forget(container).await;
+        }
         (
             ContainerState::Running(_),
             Ok(TaskState::Running { .. } | TaskState::Stopped { .. }) | Err(_),
@@ -155,32 +171,29 @@ async fn adopt(pods: &Arc<Pods>, container: &Arc<Container>, shim: &Arc<Shim>) {
         }
         (ContainerState::Running(_), Ok(TaskState::Unknown | TaskState::Created)) => {
             lost(pods, container).await;
+            shim.forget(container).await;
         }
     }
 }
 
-/// A container whose shim is gone: its exit record tells, or nobody.
+/// A container whose shim is gone: its exit record tells, or nobody. A start that was cut off may have got as far
+/// as a process.
 async fn lost(pods: &Pods, container: &Container) {
-    if matches!(container.state(), ContainerState::Running(_)) {
-        let event = watch_exit::gone(container).await;
-        container.apply(&event).ok();
-        pods.node.keep_later(container);
+    match container.state() {
+        ContainerState::Running(_) => {
+            let event = watch_exit::gone(container).await;
+            pods.node.apply(container, &event).ok();
+        }
+        ContainerState::Created => watch_exit::end_cgroup(container).await,
+        ContainerState::Exited(_) => {}
     }
 }
 
 /// A pod whose shim is gone: its containers are over, and its network goes back.
 async fn take_down(pods: &Pods, sandbox: &Sandbox, containers: &[Arc<Container>]) {
+    let _verb = sandbox.verb.lock().await;
     join_all(containers.iter().map(|container| lost(pods, container))).await;
-    sandbox.apply(Event::Down).ok();
-    let (kept, given): (Vec<_>, Vec<_>) = sandbox
-        .now()
-        .plan
-        .into_iter()
-        .partition(|resource| matches!(resource, Resource::Directory { .. }));
-    let left = resource::release(&given, &pods.node.hands).await;
-    sandbox
-        .set_plan(kept.into_iter().chain(left.into_iter().map(|(resource, _)| resource)).collect());
-    if let Err(err) = sandbox.keep(&pods.node).await {
-        tracing::error!(sandbox = %sandbox.id(), %err, "record not kept");
+    if let Err(err) = sandbox::stop::give_back(&pods.node, sandbox).await {
+        tracing::warn!(sandbox = %sandbox.id(), %err, "kept for the next stop of the pod");
     }
 }

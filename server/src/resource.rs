@@ -76,8 +76,13 @@ impl Resource {
                 hands.snapshotter.remove(key).map_err(|err| Error::Image(err.to_string()))
             }
             Self::Task { runtime, root, id, cgroups_path } => {
-                delete_task(runtime, root, id)?;
-                cgroup::end(cgroups_path).map_err(Error::Runtime)
+                let deleted = delete_task(runtime, root, id);
+                cgroup::end(cgroups_path).map_err(Error::Runtime)?;
+                // With its processes gone, what the runtime could not delete is only its own state.
+                deleted.or_else(|err| {
+                    tracing::warn!(id, %err, "removing the state of the OCI runtime");
+                    remove_dir_all(&root.join(id))
+                })
             }
             Self::Cgroup { path } => cgroup::end(path).map_err(Error::Runtime),
         }
@@ -158,9 +163,7 @@ fn delete_task(runtime: &Path, root: &Path, id: &str) -> Result<()> {
     if output.success || !root.join(id).exists() {
         return Ok(());
     }
-    // What the runtime cannot delete is its own state of a container whose processes the cgroup ends.
-    tracing::warn!(id, stderr = output.stderr, "the OCI runtime cannot delete; removing its state");
-    remove_dir_all(&root.join(id))
+    Err(Error::Runtime(format!("{} delete {id}: {}", runtime.display(), output.stderr)))
 }
 
 #[cfg(test)]

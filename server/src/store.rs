@@ -56,6 +56,8 @@ trait Engine: Send + Sized + 'static {
 }
 
 type Entries = Vec<(String, Vec<u8>)>;
+/// What became of a commit.
+type Outcome = oneshot::Receiver<Result<(), String>>;
 
 enum Job {
     Commit(Vec<Write>, oneshot::Sender<Result<(), String>>),
@@ -101,35 +103,39 @@ impl Store {
         Ok(Self { jobs })
     }
 
-    /// Keeps `value` under `key`; durable when this returns.
-    pub(crate) async fn put<T: Serialize + Sync>(
+    /// Keeps `value` under `key`; durable once the future is done. Writes are applied in the order of the calls,
+    /// not in that in which the futures are awaited.
+    pub(crate) fn put<T: Serialize>(
         &self,
         table: &'static str,
         key: &str,
         value: &T,
-    ) -> Result<()> {
-        self.commit(vec![encode(table, key, value)?]).await
+    ) -> impl Future<Output = Result<()>> + Send + use<T> {
+        let sent = encode(table, key, value).and_then(|write| self.send(vec![write]));
+        settled(sent)
     }
 
     /// Keeps `value` under `key` behind all writes before it, without waiting for the disk.
     pub(crate) fn put_later<T: Serialize>(&self, table: &'static str, key: &str, value: &T) {
-        let (done, _) = oneshot::channel();
-        match encode(table, key, value) {
-            Ok(write) => drop(self.jobs.send(Job::Commit(vec![write], done))),
-            Err(err) => tracing::error!(%err, "record not kept"),
+        if let Err(err) = encode(table, key, value).and_then(|write| self.send(vec![write])) {
+            tracing::error!(%err, "record not kept");
         }
+    }
+
+    /// Returns when every write that was asked for before is durable.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        settled(self.send(Vec::new())).await
     }
 
     /// Forgets `key`; no error if there is none.
     pub(crate) async fn delete(&self, table: &'static str, key: &str) -> Result<()> {
-        self.commit(vec![Write { table, key: key.to_owned(), value: None }]).await
+        settled(self.send(vec![Write { table, key: key.to_owned(), value: None }])).await
     }
 
-    async fn commit(&self, writes: Vec<Write>) -> Result<()> {
-        let (done, result) = oneshot::channel();
-        let gone = |_| Error::Store("the writer thread is gone".into());
-        self.jobs.send(Job::Commit(writes, done)).map_err(|_| gone(()))?;
-        result.await.map_err(|_| gone(()))?.map_err(Error::Store)
+    fn send(&self, writes: Vec<Write>) -> Result<Outcome> {
+        let (done, outcome) = oneshot::channel();
+        self.jobs.send(Job::Commit(writes, done)).map_err(|_| writer_gone())?;
+        Ok(outcome)
     }
 
     /// Every record of a table. Those that cannot be decoded are set aside and logged. Blocks: for start-up.
@@ -157,20 +163,24 @@ impl Store {
             }
         }
         if !bad.is_empty() {
-            let (done, result) = oneshot::channel();
-            if self.jobs.send(Job::Commit(bad, done)).is_ok() {
-                result.blocking_recv().ok();
-            }
+            self.send(bad)?.blocking_recv().ok();
         }
         Ok(records)
     }
 
     fn scan(&self, table: &'static str) -> Result<Vec<(String, Vec<u8>)>> {
-        let gone = || Error::Store("the writer thread is gone".into());
         let (answer, entries) = mpsc::sync_channel(1);
-        self.jobs.send(Job::Scan(table, answer)).map_err(|_| gone())?;
-        entries.recv().map_err(|_| gone())?
+        self.jobs.send(Job::Scan(table, answer)).map_err(|_| writer_gone())?;
+        entries.recv().map_err(|_| writer_gone())?
     }
+}
+
+fn writer_gone() -> Error {
+    Error::Store("the writer thread is gone".into())
+}
+
+async fn settled(sent: Result<Outcome>) -> Result<()> {
+    sent?.await.map_err(|_| writer_gone())?.map_err(Error::Store)
 }
 
 fn encode<T: Serialize>(table: &'static str, key: &str, value: &T) -> Result<Write> {

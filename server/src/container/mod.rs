@@ -153,20 +153,31 @@ impl Container {
         self.changing.borrow().clone()
     }
 
-    /// The record as it is now.
-    pub(crate) fn record(&self) -> Record {
-        Record::Whole(Box::new(Whole { fixed: self.fixed.clone(), changing: self.now() }))
+    /// The record that holds once `changing` does.
+    pub(crate) fn record(&self, changing: Changing) -> Record {
+        Record::Whole(Box::new(Whole { fixed: self.fixed.clone(), changing }))
     }
 
-    /// Moves the state.
+    /// What has to be released to undo its create.
+    pub(crate) fn intent(&self) -> Intent {
+        Intent {
+            id: self.fixed.id.clone(),
+            sandbox_id: self.fixed.sandbox_id.clone(),
+            plan: self.fixed.plan.clone(),
+        }
+    }
+
+    /// Moves the state. `keep` gets the new record before anybody can see the new state, so records are queued in
+    /// the order of the states, and none of a container's that was seen to have ended comes after its removal.
     ///
     /// # Errors
     /// `Refused` where the event does not fit; then nothing changed.
-    pub(crate) fn apply(&self, event: &Event) -> Result<(), Refused> {
+    pub(crate) fn apply(&self, event: &Event, keep: impl FnOnce(&Record)) -> Result<(), Refused> {
         let mut result = Ok(());
         self.changing.send_if_modified(|changing| match changing.state.next(event.clone()) {
             Ok(next) => {
                 changing.state = next;
+                keep(&self.record(changing.clone()));
                 true
             }
             Err(refused) => {
@@ -177,9 +188,12 @@ impl Container {
         result
     }
 
-    /// Replaces the resources that are in force.
-    pub(crate) fn set_resources(&self, resources: Resources) {
-        self.changing.send_modify(|changing| changing.resources = resources);
+    /// Replaces the resources that are in force; `keep` as of `apply`.
+    pub(crate) fn set_resources(&self, resources: Resources, keep: impl FnOnce(&Record)) {
+        self.changing.send_modify(|changing| {
+            changing.resources = resources;
+            keep(&self.record(changing.clone()));
+        });
     }
 
     /// Returns once the container does not run: at once if it never did.

@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::config::Config;
 use crate::container::spec;
-use crate::container::{Container, Intent, TABLE};
+use crate::container::state::{Event, Refused};
+use crate::container::{Container, Intent, Record, TABLE};
 use crate::error::Result;
 use crate::host::Host;
 use crate::id::SandboxId;
@@ -59,10 +60,18 @@ impl Node {
         Ok(path.to_string_lossy().into_owned())
     }
 
-    /// Persists a container's record behind the writes before it, without waiting for the disk: a crash before
-    /// it is there loses nothing, since the shim's own records say the same.
-    pub(crate) fn keep_later(&self, container: &Container) {
-        self.store.put_later(TABLE, container.id().as_str(), &container.record());
+    /// Moves a container's state and queues its record behind the writes before it, without waiting for the
+    /// disk: a crash before it is there loses nothing, since the shim's own records say the same.
+    ///
+    /// # Errors
+    /// `Refused` where the event does not fit; then nothing changed.
+    pub(crate) fn apply(&self, container: &Container, event: &Event) -> Result<(), Refused> {
+        container.apply(event, |record| self.keep_later(record, container))
+    }
+
+    /// Queues a container's record.
+    pub(crate) fn keep_later(&self, record: &Record, container: &Container) {
+        self.store.put_later(TABLE, container.id().as_str(), record);
     }
 
     /// Undoes a create: releases all of its plan and forgets it, or keeps what is left for a later try.
@@ -77,6 +86,11 @@ impl Node {
         }
         let plan = left.into_iter().map(|(resource, _)| resource).collect();
         let intent = Intent { plan, ..intent };
+        // What was recorded last may be a whole container, which this is not any more.
+        let record = Record::Intent(intent.clone());
+        if let Err(err) = self.store.put(TABLE, intent.id.as_str(), &record).await {
+            tracing::error!(id = %intent.id, %err, "record not kept");
+        }
         self.leftovers.lock().unwrap_or_else(PoisonError::into_inner).push(intent);
     }
 

@@ -164,14 +164,22 @@ impl Shim {
         let answer = shim::launch::start(&launch, &Options::None, START)
             .await
             .map_err(|err| Error::Runtime(with_source(&err)))?;
-        let client = connect(&answer.address).await?;
-        let pid = match answer.pid {
-            Some(pid) => pid,
-            None => client.identify(id.as_str(), ASK).await.map_err(refused)?.0,
+        let (client, pid) = match answer.pid {
+            Some(pid) => (None, pid),
+            None => {
+                let client = connect(&answer.address).await?;
+                let pid = client.identify(id.as_str(), ASK).await.map_err(refused)?.0;
+                (Some(client), pid)
+            }
         };
         let started = process::start_time(pid)
             .ok_or_else(|| Error::Unavailable(format!("the shim {pid} ended at once")))?;
+        // Before anything that may fail: what is remembered can be ended.
         resource::remember_shim(dir, pid, started)?;
+        let client = match client {
+            Some(client) => client,
+            None => connect(&answer.address).await?,
+        };
         client.create_sandbox(wanted.request(id, dir), ASK).await.map_err(refused)?;
         let up = client.start_sandbox(id.as_str(), ASK).await.map_err(refused)?;
         let (address, client) = (answer.address, Mutex::new(client));
@@ -268,13 +276,14 @@ impl Shim {
         self.signal_exec(container, "", number).await
     }
 
-    /// Has the shim and the OCI runtime forget a container that does not run. No error if they know none.
-    pub(crate) async fn forget(&self, container: &Container) {
+    /// Has the shim and the OCI runtime forget a container that does not run. True if they know of none then.
+    pub(crate) async fn forget(&self, container: &Container) -> bool {
         match self.client().delete(container.id().as_str(), "", ACT).await {
-            Ok(_) => {}
-            Err(err) if err.is_not_found() => {}
+            Ok(_) => true,
+            Err(err) if err.is_not_found() => true,
             Err(err) => {
                 tracing::warn!(container = %container.id(), %err, "not deleted by its shim");
+                false
             }
         }
     }

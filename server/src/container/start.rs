@@ -6,9 +6,11 @@ use super::shim::Shim;
 use super::state::{Event, Running, State, now};
 use crate::error::{Error, Result};
 use crate::operation::Operation;
+use crate::resource::{self, Resource};
 use crate::telemetry::blocking;
 
-/// Creates and starts the container in its OCI runtime.
+/// Creates and starts the container in its OCI runtime. The caller holds the container's verb, and goes on holding
+/// it until somebody watches for the end of what was started.
 ///
 /// # Errors
 /// `WrongState` unless it is created. Whatever else keeps its process from running makes it exited, with code
@@ -19,7 +21,6 @@ pub(crate) async fn start(
     shim: &Shim,
     operation: &Operation,
 ) -> Result<()> {
-    let _verb = container.verb.lock().await;
     match container.state() {
         State::Created if !container.is_removing() => {}
         state => {
@@ -33,21 +34,32 @@ pub(crate) async fn start(
     let event = match run(node, container, shim, operation).await {
         Ok(running) => Event::Started(running),
         Err(err) => {
-            shim.forget(container).await;
+            clear(node, container, shim).await;
             let message = err.to_string();
-            container.apply(&Event::StartFailed { at: now(), message }).ok();
-            node.keep_later(container);
+            node.apply(container, &Event::StartFailed { at: now(), message }).ok();
+            // Nothing but the record says so: a daemon that came back would take it for created.
+            node.store.flush().await.ok();
             return Err(err);
         }
     };
-    if container.apply(&event).is_err() {
+    if node.apply(container, &event).is_err() {
         return Err(Error::Internal(format!(
             "container {} changed its state while it started",
             container.id()
         )));
     }
-    node.keep_later(container);
     Ok(())
+}
+
+/// Ends what a failed start may have left: it may have got as far as a process, and a shim that is gone or does not
+/// answer will not end it.
+async fn clear(node: &Node, container: &Container, shim: &Shim) {
+    if shim.forget(container).await {
+        return;
+    }
+    let of_runtime = |resource: &&Resource| matches!(resource, Resource::Task { .. });
+    let task: Vec<Resource> = container.fixed.plan.iter().filter(of_runtime).cloned().collect();
+    resource::release(&task, &node.hands).await;
 }
 
 async fn run(

@@ -80,8 +80,8 @@ pub(crate) async fn kill(container: &Container, shim: Option<&Shim>) -> Result<(
     if !matches!(container.state(), State::Running(_)) {
         return Ok(());
     }
-    signal(container, shim, Signal::KILL.as_raw()).await;
-    if tokio::time::timeout(KILL_LIMIT, container.not_running()).await.is_ok() {
+    let sent = signal(container, shim, Signal::KILL.as_raw()).await;
+    if sent && tokio::time::timeout(KILL_LIMIT, container.not_running()).await.is_ok() {
         return Ok(());
     }
     let path = container.fixed.cgroups_path.clone();
@@ -94,14 +94,16 @@ pub(crate) async fn kill(container: &Container, shim: Option<&Shim>) -> Result<(
     })
 }
 
-async fn signal(container: &Container, shim: Option<&Shim>, number: i32) {
+/// True if the container had it, or needs it no more.
+async fn signal(container: &Container, shim: Option<&Shim>, number: i32) -> bool {
     let sent = match shim {
         Some(shim) => shim.signal(container, number).await,
         None => Err(Error::Unavailable("the shim is gone".into())),
     };
-    if let Err(err) = sent {
+    if let Err(err) = &sent {
         tracing::warn!(container = %container.id(), number, %err, "signal not sent");
     }
+    sent.is_ok()
 }
 
 /// True if the container ended before the deadline, which may be moved forward while we wait.

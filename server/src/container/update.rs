@@ -1,11 +1,13 @@
 //! UpdateContainerResources: all of it or nothing.
 
+use std::path::Path;
+
 use super::config::Resources;
 use super::node::Node;
 use super::shim::Shim;
 use super::spec;
 use super::state::State;
-use super::{Container, TABLE, create};
+use super::{Changing, Container, TABLE};
 use crate::error::{Error, Result};
 use crate::operation::Operation;
 use crate::telemetry::blocking;
@@ -24,43 +26,98 @@ pub(crate) async fn update(
     let _verb = container.verb.lock().await;
     let merged = spec::resources::merge(&container.now().resources, wanted);
     let linux = spec::resources::limits(&merged, &node.facts)?;
-    match container.state() {
-        State::Created => {}
+    let running = match container.state() {
+        state if container.is_removing() => return Err(wrong(container, &state)),
+        State::Created => None,
         State::Running(_) => {
-            operation.enter("changing the limits of the running container")?;
-            let shim = shim.ok_or_else(|| Error::Unavailable("the pod's shim is gone".into()))?;
-            let json =
-                serde_json::to_vec(&linux).map_err(|err| Error::Internal(err.to_string()))?;
-            shim.update(container, json).await?;
+            Some(shim.ok_or_else(|| Error::Unavailable("the pod's shim is gone".into()))?)
         }
-        State::Exited(_) => {
-            return Err(Error::WrongState(format!("container {} has exited", container.id())));
-        }
-    }
+        state @ State::Exited(_) => return Err(wrong(container, &state)),
+    };
     operation.enter("recording the new limits")?;
     let path = container.fixed.bundle.join("config.json");
     let floor = node.facts.oom_score_adj_floor.map_or(i64::MIN, i64::from);
     let oom_score_adj = (wanted.oom_score_adj != 0).then(|| wanted.oom_score_adj.max(floor));
-    blocking(move || {
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        let mut spec: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|err| Error::Internal(err.to_string()))?;
-        let fresh = serde_json::to_value(&linux).map_err(|err| Error::Internal(err.to_string()))?;
-        // Device rules are not part of an update; what the spec has of them stays.
-        if let (Some(old), serde_json::Value::Object(fresh)) =
-            (spec.pointer_mut("/linux/resources").and_then(|value| value.as_object_mut()), fresh)
-        {
-            old.extend(fresh.into_iter().filter(|(_, value)| !value.is_null()));
+    let json = serde_json::to_vec(&linux).map_err(internal)?;
+    let (at, limits) = (path.clone(), json.clone());
+    let before = blocking(move || rewrite(&at, &limits, oom_score_adj)).await?;
+    let changing = Changing { resources: merged.clone(), ..container.now() };
+    let record = container.record(changing);
+    let changed = async {
+        node.store.put(TABLE, container.id().as_str(), &record).await?;
+        let Some(shim) = running else { return Ok(()) };
+        operation.enter("changing the limits of the running container")?;
+        shim.update(container, json).await
+    };
+    let keep = |record: &_| node.keep_later(record, container);
+    if let Err(err) = changed.await {
+        container.set_resources(container.now().resources, keep);
+        if let Err(err) = blocking(move || replace(&path, &before)).await {
+            tracing::error!(container = %container.id(), %err, "its bundle has limits that are not in force");
         }
-        // For a container that is not started yet; of a running process it is not changed.
-        if let (Some(score), Some(wanted)) =
-            (spec.pointer_mut("/process/oomScoreAdj"), oom_score_adj)
-        {
-            *score = wanted.into();
-        }
-        create::write_json(&path, &spec)
-    })
-    .await?;
-    container.set_resources(merged);
-    node.store.put(TABLE, container.id().as_str(), &container.record()).await
+        return Err(err);
+    }
+    container.set_resources(merged, keep);
+    Ok(())
+}
+
+fn wrong(container: &Container, state: &State) -> Error {
+    let what = if container.is_removing() { "being removed" } else { state.name() };
+    Error::WrongState(format!("container {} is {what}", container.id()))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+fn internal(err: serde_json::Error) -> Error {
+    Error::Internal(err.to_string())
+}
+
+/// Puts new limits into a spec; the spec as it was. Device rules are not part of an update: what there is of them
+/// stays. Blocks.
+fn rewrite(path: &Path, limits: &[u8], oom_score_adj: Option<i64>) -> Result<Vec<u8>> {
+    use serde_json::Value;
+    let before = std::fs::read(path).map_err(Error::io("read", path))?;
+    let mut spec: Value = serde_json::from_slice(&before).map_err(internal)?;
+    let fresh: Value = serde_json::from_slice(limits).map_err(internal)?;
+    let old = spec.pointer_mut("/linux/resources").and_then(Value::as_object_mut);
+    if let (Some(old), Value::Object(fresh)) = (old, fresh) {
+        old.extend(fresh.into_iter().filter(|(_, value)| !value.is_null()));
+    }
+    // For a container that is not started yet; of a running process it is not changed.
+    if let (Some(score), Some(wanted)) = (spec.pointer_mut("/process/oomScoreAdj"), oom_score_adj) {
+        *score = wanted.into();
+    }
+    replace(path, &serde_json::to_vec(&spec).map_err(internal)?)?;
+    Ok(before)
+}
+
+/// The file is the old one or the new one, never a part.
+fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let whole = path.with_extension("new");
+    std::fs::write(&whole, bytes).map_err(Error::io("write", &whole))?;
+    std::fs::rename(&whole, path).map_err(Error::io("replace", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_merged_into_the_spec_and_can_be_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let spec = r#"{"process":{"oomScoreAdj":0},
+            "linux":{"resources":{"devices":[{"allow":false}],"pids":{"limit":7}}}}"#;
+        std::fs::write(&path, spec).unwrap();
+        let before = rewrite(&path, br#"{"cpu":{"shares":5},"pids":null}"#, Some(9)).unwrap();
+        let after: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let resources = &after["linux"]["resources"];
+        assert_eq!(resources["cpu"]["shares"], 5);
+        assert_eq!(after["process"]["oomScoreAdj"], 9);
+        assert_eq!(resources["pids"]["limit"], 7);
+        assert_eq!(resources["devices"][0]["allow"], false);
+        replace(&path, &before).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), spec);
+        assert!(!path.with_extension("new").exists());
+    }
 }

@@ -41,30 +41,33 @@ pub(crate) async fn watch_exit(node: &Node, container: &Container, shim: &Shim) 
 
 /// The container's shim cannot tell: its record does, or else nobody.
 pub(crate) async fn gone(container: &Container) -> Event {
-    if let Some(record) = record(&container.fixed.bundle) {
-        return Event::Ended {
+    end_cgroup(container).await;
+    match record(&container.fixed.bundle) {
+        Some(record) => Event::Ended {
             at: nanoseconds(record.exited_at),
             code: code(record.status),
             oom_killed: record.oom_killed,
-        };
+        },
+        None => Event::Lost { at: now() },
     }
-    // Without its shim nobody would report it: it must not go on running unseen.
+}
+
+/// Without its shim nobody would report what it does: nothing of it may go on running unseen.
+pub(crate) async fn end_cgroup(container: &Container) {
     let path = container.fixed.cgroups_path.clone();
     if let Err(err) =
         blocking(move || cgroup::end(&path).map_err(crate::error::Error::Runtime)).await
     {
         tracing::error!(container = %container.id(), %err, "a container without its shim is still there");
     }
-    Event::Lost { at: now() }
 }
 
 /// Publishes an exit, keeps it, and frees what only a running container needs.
 pub(crate) async fn taken(node: &Node, container: &Container, shim: &Shim, event: Event) {
     tracing::info!(container = %container.id(), name = container.fixed.config.metadata.name, ?event, "exited");
-    if container.apply(&event).is_err() {
+    if node.apply(container, &event).is_err() {
         return;
     }
-    node.keep_later(container);
     shim.forget(container).await;
 }
 

@@ -80,7 +80,7 @@ pub(super) async fn stop(
         return Ok(Response::new(cri::StopContainerResponse {}));
     };
     let grace = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
-    let shim = pods.sandbox_of(&container)?.shim();
+    let shim = pods.live_shim_of(&container);
     let operation = Arc::new(Operation::new(format!("stop container {}", container.id())));
     let work = {
         let operation = operation.clone();
@@ -108,7 +108,7 @@ pub(super) async fn remove(
             0,
             patience,
             move |operation| async move {
-                let shim = pods.sandbox_of(&container)?.shim();
+                let shim = pods.live_shim_of(&container);
                 container::remove::remove(&pods.node, &container, shim.as_deref(), &operation)
                     .await?;
                 pods.forget_container(container.id());
@@ -163,6 +163,8 @@ pub(super) async fn exec_sync(
     let limit = u64::try_from(timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let shim = pods.shim_of(&container)?;
     let operation = Arc::new(Operation::new(format!("exec in container {}", container.id())));
+    // A command whose caller is gone, or told that its time is up, would run for nobody.
+    let _caller = operation.token().drop_guard();
     let (node, told) = (pods.node.clone(), operation.clone());
     let work =
         async move { container::exec::sync(&node, &container, &shim, cmd, limit, &told).await };
@@ -186,7 +188,7 @@ pub(super) async fn update(
         return Ok(Response::new(cri::UpdateContainerResourcesResponse {}));
     };
     let wanted = from_proto::resources(linux)?;
-    let shim = pods.sandbox_of(&container)?.shim();
+    let shim = pods.live_shim_of(&container);
     let operation = Arc::new(Operation::new(format!("update container {}", container.id())));
     let (node, told) = (pods.node.clone(), operation.clone());
     let work = async move {

@@ -48,7 +48,7 @@ pub(crate) async fn create(
     let container = Arc::new(container::create::create(&pods.node, request, operation).await?);
     // A stop that began meanwhile has looked for containers already, or waits for us to end.
     if !sandbox.is_open() {
-        container::remove::remove(&pods.node, &container, None, operation).await?;
+        pods.node.undo_create(container.intent()).await;
         return Err(closed(sandbox));
     }
     pods.insert_container(container.clone());

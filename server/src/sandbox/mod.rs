@@ -225,6 +225,11 @@ impl Pods {
             .ok_or_else(|| Error::WrongState(format!("sandbox {} is not ready", sandbox.id())))
     }
 
+    /// The shim that a container may still have: none once its sandbox is down, or gone.
+    pub(crate) fn live_shim_of(&self, container: &Container) -> Option<Arc<Shim>> {
+        self.sandbox_of(container).ok().and_then(|sandbox| sandbox.shim())
+    }
+
     pub(crate) fn sandbox_named(&self, metadata: &SandboxMetadata) -> Option<Arc<Sandbox>> {
         read(&self.sandboxes).values().find(|one| one.fixed.config.metadata == *metadata).cloned()
     }

@@ -28,7 +28,11 @@ pub(crate) async fn run(
 ) -> Result<SandboxId> {
     if let Some(existing) = pods.sandbox_named(&config.metadata) {
         return match existing.ready() {
-            Some(_) if existing.fixed.config == config && existing.is_open() => {
+            Some(_)
+                if existing.fixed.config == config
+                    && existing.fixed.runtime_handler == runtime_handler
+                    && existing.is_open() =>
+            {
                 Ok(existing.id().clone())
             }
             _ => Err(Error::AlreadyExists {
@@ -130,7 +134,10 @@ async fn bring_up(
             None => Ok(()),
         }
     };
-    tokio::try_join!(made, netns_made)?;
+    // Here and below both run to their end even if one fails: what they acquired has to be there before it is released.
+    let (made, netns_made) = tokio::join!(made, netns_made);
+    made?;
+    netns_made?;
 
     operation.enter("attaching the network and starting the shim")?;
     let attach = async {
@@ -144,7 +151,6 @@ async fn bring_up(
     let wanted = wanted_namespaces(pods, sandbox, &hostname, netns.as_deref())?;
     let shim_dir = dir.join("shim");
     let start = Shim::launch(node, sandbox.id(), &sandbox.fixed.handler, &shim_dir, wanted);
-    // Both run to their end even if one fails: what they acquired has to be known before it is released.
     let (attached, started) = tokio::join!(attach, start);
     let (ips, network_result) = attached?;
     let (shim, namespaces) = started?;

@@ -17,6 +17,9 @@ pub(crate) async fn start(
     operation: &Operation,
 ) -> Result<()> {
     let sandbox = pods.sandbox_of(container)?;
+    // Held until its end is watched for. A stop closes the sandbox and then waits for the verb: either it sees what
+    // was started here, or we see that it is closed.
+    let _verb = container.verb.lock().await;
     create::open(&sandbox)?;
     let shim = sandbox.shim().ok_or_else(|| Error::Unavailable("the pod's shim is gone".into()))?;
     container::start::start(&pods.node, container, &shim, operation).await?;

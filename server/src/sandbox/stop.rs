@@ -1,13 +1,19 @@
 //! StopPodSandbox: end everything that runs in the pod and give its network back.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 
 use super::state::Event;
 use super::{Pods, Sandbox};
+use crate::container::node::Node;
 use crate::container::stop::kill;
 use crate::error::{Error, Result};
 use crate::operation::Operation;
 use crate::resource::{self, Resource};
+
+/// How long the end of a container may take to be known once its shim is gone.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// Kills the pod's containers and releases all that it holds but its directory. Idempotent.
 ///
@@ -37,20 +43,33 @@ pub(crate) async fn stop(pods: &Pods, sandbox: &Sandbox, operation: &Operation) 
         shim.shut_down().await;
     }
     sandbox.set_shim(None);
-    let (kept, given): (Vec<_>, Vec<_>) = sandbox
+    let given_back = give_back(&pods.node, sandbox).await;
+    for (container, killed) in containers.iter().zip(killed) {
+        // One whose shim said nothing of its end: with that shim gone, its watcher sees to it.
+        let ended = tokio::time::timeout(SETTLE, container.not_running()).await;
+        if ended.is_err() {
+            killed?;
+        }
+    }
+    given_back
+}
+
+/// Releases all that a pod holds but its directory, and keeps its record. The caller holds the sandbox's verb.
+///
+/// # Errors
+/// The first thing that could not be released; it stays in the sandbox's plan.
+pub(crate) async fn give_back(node: &Node, sandbox: &Sandbox) -> Result<()> {
+    let (mut plan, given): (Vec<_>, Vec<_>) = sandbox
         .now()
         .plan
         .into_iter()
         .partition(|resource| matches!(resource, Resource::Directory { .. }));
-    let left = resource::release(&given, &pods.node.hands).await;
-    let mut plan = kept;
     let mut failure = None;
-    for (resource, err) in left {
+    for (resource, err) in resource::release(&given, &node.hands).await {
         plan.push(resource);
         failure.get_or_insert(err);
     }
     sandbox.set_plan(plan);
-    sandbox.keep(&pods.node).await?;
-    killed.into_iter().collect::<Result<()>>()?;
+    sandbox.keep(node).await?;
     failure.map_or(Ok(()), Err)
 }

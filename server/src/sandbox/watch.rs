@@ -22,6 +22,8 @@ pub(crate) fn sandbox(pods: &Pods, sandbox: &Arc<Sandbox>, shim: &Arc<Shim>) {
     let (node, sandbox, shim) = (pods.node.clone(), sandbox.clone(), shim.clone());
     pods.node.tasks.spawn(span, async move {
         shim.ended().await;
+        // A stop under way ends the shim itself; one that comes next finds the pod down.
+        let _verb = sandbox.verb.lock().await;
         if !sandbox.is_open() {
             return;
         }

@@ -81,3 +81,17 @@ fn a_record_of_another_version_is_set_aside() {
     assert_eq!(store.scan(ASIDE).unwrap()[0].0, "pods/x");
     assert!(store.scan("pods").unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn writes_are_applied_in_the_order_of_the_calls_whoever_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("db")).unwrap();
+    let first = store.put("pods", "x", &"running");
+    store.put_later("pods", "x", &"exited");
+    first.await.unwrap();
+    drop(store.put("pods", "y", &"not waited for"));
+    store.flush().await.unwrap();
+    let all = tokio::task::spawn_blocking(move || store.load::<String>("pods")).await.unwrap();
+    let expected = [("x", "exited"), ("y", "not waited for")].map(|(k, v)| (k.into(), v.into()));
+    assert_eq!(all.unwrap(), expected);
+}
