@@ -38,7 +38,7 @@ pub(crate) struct Output {
     pub code: i32,
 }
 
-/// Runs `command`; kills it at `limit`.
+/// Runs `command`; kills it at `limit`, and when the operation is cancelled, since nobody waits for it any more.
 ///
 /// # Errors
 /// `WrongState` unless the container runs, `DeadlineExceeded` at the limit.
@@ -78,12 +78,13 @@ async fn run(
     let stdout = open(&exec.stdout)?;
     let stderr = open(&exec.stderr)?;
     shim.start_exec(container, exec).await?;
-    operation.enter("waiting for the command to end")?;
+    // A cancel is noticed while waiting, where the command is killed.
+    operation.enter("waiting for the command to end").ok();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = {
         let mut reading =
             pin!(async { tokio::join!(read(stdout, &mut out), read(stderr, &mut err)) });
-        let mut ended = pin!(wait(container, shim, exec, limit));
+        let mut ended = pin!(wait(container, shim, exec, limit, operation));
         tokio::select! {
             code = &mut ended => {
                 tokio::time::timeout(node.config.exec_drain, reading).await.ok();
@@ -102,17 +103,24 @@ async fn wait(
     shim: &Shim,
     exec: &Exec,
     limit: Option<Duration>,
+    operation: &Operation,
 ) -> Result<i32> {
-    let Some(limit) = limit else { return shim.wait_exec(container, &exec.id).await };
-    if let Ok(code) = tokio::time::timeout(limit, shim.wait_exec(container, &exec.id)).await {
-        return code;
-    }
+    let over = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let why = tokio::select! {
+        code = shim.wait_exec(container, &exec.id) => return code,
+        () = over => format!("did not end within {} s", limit.unwrap_or_default().as_secs()),
+        () = operation.cancelled() => "is not waited for any more".to_owned(),
+    };
     shim.signal_exec(container, &exec.id, Signal::KILL.as_raw()).await?;
     tokio::time::timeout(KILL_LIMIT, shim.wait_exec(container, &exec.id)).await.ok();
     Err(Error::DeadlineExceeded(format!(
-        "command in container {} did not end within {} s and was killed",
-        container.id(),
-        limit.as_secs()
+        "command in container {} {why} and was killed",
+        container.id()
     )))
 }
 
