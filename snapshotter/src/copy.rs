@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::layer::{OPAQUE, OVERLAY_OPAQUE, PREFIX};
+use crate::layer::{Marks, OPAQUE, OVERLAY_OPAQUE, PREFIX};
 use crate::walk::{Found, open_dir, via_proc, walk, xattrs};
 use crate::{Error, Result, trash};
 
@@ -23,8 +23,8 @@ pub(crate) struct Target<'a> {
     pub(crate) root: &'a OwnedFd,
     /// Where that goes which makes way.
     pub(crate) trash: &'a OwnedFd,
-    /// Whether files are linked instead of copied.
-    pub(crate) link: bool,
+    /// If files are linked instead of copied, whiteouts too, and this is what they look like.
+    pub(crate) link: Option<Marks>,
 }
 
 const CHUNK: usize = 256 << 10;
@@ -33,24 +33,31 @@ impl Target<'_> {
     /// Applies the whiteout files of the layer `from`, then copies the rest of it.
     pub(crate) fn apply(&self, from: &OwnedFd) -> Result<()> {
         walk(from, |found| self.hide(found))?;
-        self.put(from, |path| (!is_mark(path)).then(|| path.to_vec()))
+        self.set_times(&self.put(from, |path| (!is_mark(path)).then(|| path.to_vec()))?)
     }
 
-    /// Puts what is in `from` where `place` says; nowhere if that is `None`.
+    /// Puts what is in `from` where `place` says; nowhere if that is `None`. Returns what times
+    /// directories are to have once everything is in them.
     pub(crate) fn put(
         &self,
         from: &OwnedFd,
         place: impl Fn(&[u8]) -> Option<Vec<u8>>,
-    ) -> Result<()> {
+    ) -> Result<Vec<(Vec<u8>, Timestamps)>> {
         let mut links = HashMap::new();
         let mut times = Vec::new();
         walk(from, |found| match place(found.path) {
             Some(path) => self.one(found, &path, &mut links, &mut times),
             None => Ok(()),
         })?;
+        Ok(times)
+    }
+
+    /// Gives directories the times that [`Target::put`] returned.
+    pub(crate) fn set_times(&self, times: &[(Vec<u8>, Timestamps)]) -> Result<()> {
         for (path, time) in times {
-            let dir = open_dir(self.root, &path).map_err(Error::at("open", &path))?;
-            rustix::fs::futimens(&dir, &time).map_err(Error::at("set the times of", &path))?;
+            // It may have made way for something else since.
+            let Ok(dir) = open_dir(self.root, path) else { continue };
+            rustix::fs::futimens(&dir, time).map_err(Error::at("set the times of", path))?;
         }
         Ok(())
     }
@@ -71,8 +78,18 @@ impl Target<'_> {
             times.push((path.to_vec(), time(&found.stat)));
             return Ok(());
         }
+        if self.link.is_some_and(|marks| marks.is_whiteout(&found.stat))
+            && let Ok(stat) = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        {
+            // It hides what is below, not what has come to its place.
+            return match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => self.make_opaque(parent, name),
+                _ => Ok(()),
+            }
+            .map_err(Error::at("make opaque", path));
+        }
         self.clear(parent, name).map_err(Error::at("replace", path))?;
-        if self.link {
+        if self.link.is_some() {
             let flags = AtFlags::empty();
             rustix::fs::linkat(found.parent, found.name, parent, name, flags)
                 .map_err(Error::at("link", path))
@@ -101,11 +118,21 @@ impl Target<'_> {
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                     return Ok(false);
                 }
+                // A layer's own file is in the way of its own directory.
+                if self.link.is_some_and(|marks| !marks.is_whiteout(&stat)) {
+                    return Err(Errno::NOTDIR);
+                }
                 self.clear(parent, name)?;
-                make().map(|()| true)
+                make()?;
+                self.make_opaque(parent, name)?;
+                Ok(true)
             }
             Err(errno) => Err(errno),
         }
+    }
+
+    fn make_opaque(&self, parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+        self.link.map_or(Ok(()), |marks| marks.make_opaque(parent, name))
     }
 
     /// Takes away what is at `name`.
@@ -184,6 +211,9 @@ fn attributes(
     }
     if !fresh {
         for (key, _) in xattrs(parent, name)? {
+            if key == OVERLAY_OPAQUE.as_bytes() {
+                continue;
+            }
             rustix::fs::lremovexattr(via_proc(parent, name), key)?;
         }
     }

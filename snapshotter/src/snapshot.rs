@@ -107,7 +107,7 @@ impl Snapshotter {
                 make_root(&upper, &self.top(recipe))?;
                 let root = walk::open_root(&upper)?;
                 let trash = walk::open_root(&self.root.join("trash"))?;
-                let target = Target { root: &root, trash: &trash, link: false };
+                let target = Target { root: &root, trash: &trash, link: None };
                 let mut trees = recipe.layers.iter().map(|layer| self.tree(layer));
                 trees.try_for_each(|tree| target.apply(&walk::open_root(&tree)?))
             }

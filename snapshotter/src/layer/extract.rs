@@ -3,6 +3,7 @@
 //! A later entry takes the place of an earlier one. Directories get their times, set-gid bits and
 //! attributes at the end, since what is made in them would change the first and inherit the others.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -17,7 +18,7 @@ use super::index::{self, Record, Type};
 use super::marks::{OPAQUE, PREFIX, RESERVED};
 use super::parents::{Parent, Parents};
 use super::stream::Stream;
-use super::{About, Extracted, Limits, Marks, lean, split};
+use super::{About, Extracted, Limits, Look, Marks, lean, split};
 use crate::walk::{join, open_dir, open_root};
 use crate::{Error, Result, Snapshotter, Usage, trash};
 
@@ -25,11 +26,13 @@ const SETGID: u32 = 0o2000;
 /// What a file system allocates at once, for the estimate of a layer's size.
 const BLOCK: u64 = 4096;
 
+/// Files both removed and made; who removes what is below a file of the same name has no need to.
+const MAX_HIDDEN: usize = 1 << 16;
+
 /// What an entry displaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Displaced {
     Nothing,
-    Whiteout,
     Entry,
 }
 
@@ -48,6 +51,8 @@ pub(super) struct Extraction<'a, R> {
     skipped_xattrs: u64,
     /// Hard links to files that are not in this layer: path and target.
     links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Files with a whiteout of their own name, which matters if a directory takes their place.
+    hidden: HashSet<Vec<u8>>,
 }
 
 impl<'a, R: Read> Extraction<'a, R> {
@@ -75,6 +80,7 @@ impl<'a, R: Read> Extraction<'a, R> {
             entries: 0,
             skipped_xattrs: 0,
             links: Vec::new(),
+            hidden: HashSet::new(),
         })
     }
 
@@ -123,9 +129,11 @@ impl<'a, R: Read> Extraction<'a, R> {
         if matches!(kind, Kind::Character(0, 0)) {
             return self.hide(&parent, &name, path);
         }
-        if !self.links.is_empty() {
+        let waiting = self.links.len();
+        if !matches!(&kind, Kind::HardLink(target) if *target == path) {
             self.links.retain(|(link, _)| *link != path);
         }
+        let replaces_link = self.links.len() < waiting;
         let mut record = Record::of(&mut entry, path);
         let displaced = match &kind {
             Kind::File => self.file(&parent, &name, &mut record, entry.size, &[])?,
@@ -154,7 +162,7 @@ impl<'a, R: Read> Extraction<'a, R> {
                 displaced
             }
         };
-        record.replaces = displaced == Displaced::Entry;
+        record.replaces = replaces_link || displaced == Displaced::Entry;
         self.index.write(&record)
     }
 
@@ -204,33 +212,21 @@ impl<'a, R: Read> Extraction<'a, R> {
     ) -> Result<Displaced> {
         let owned = Owned { mode: record.owned.mode & !SETGID, ..record.owned };
         let make = || rustix::fs::mkdirat(&parent.fd, name, Mode::from(owned.mode & 0o1777));
-        let mut displaced = Displaced::Nothing;
         self.parents.is_told(&record.path);
-        let own = match make() {
-            Err(Errno::EXIST) if is_directory(parent, name) => {
-                displaced = Displaced::Entry;
-                own_again(parent.fd.as_fd(), name, &owned)
-            }
-            Err(Errno::EXIST) => {
-                ((), displaced) = self.put(parent, name, &record.path, make)?;
-                if displaced == Displaced::Whiteout {
-                    self.marks
-                        .make_opaque(parent.fd.as_fd(), name)
-                        .map_err(Error::at("make opaque", &record.path))?;
-                }
-                file::own(parent.fd.as_fd(), name, &owned, Some(self.masked))
-            }
-            Ok(()) => {
-                self.usage.inodes += 1;
-                file::own(parent.fd.as_fd(), name, &owned, Some(self.masked))
-            }
-            Err(errno) => Err(errno),
-        };
-        own.map_err(Error::at("create", &record.path))?;
+        let fd = parent.fd.as_fd();
+        if is_directory(parent, name) {
+            own_again(fd, name, &owned).map_err(Error::at("own", &record.path))?;
+            return Ok(Displaced::Entry);
+        }
+        let ((), displaced) = self.put(parent, name, &record.path, make)?;
+        if self.hidden.contains(&record.path) {
+            self.marks.make_opaque(fd, name).map_err(Error::at("make opaque", &record.path))?;
+        }
+        file::own(fd, name, &owned, Some(self.masked)).map_err(Error::at("own", &record.path))?;
         Ok(displaced)
     }
 
-    /// `None` if nothing was made: a link to itself, or to what is not in this layer.
+    /// `None` for a link to itself. One to what is not in this layer is remembered.
     fn hard_link(
         &mut self,
         parent: &Rc<Parent>,
@@ -248,14 +244,14 @@ impl<'a, R: Read> Extraction<'a, R> {
             if from.path == parent.path && target_name == name {
                 return Ok(None);
             }
-            match rustix::fs::statat(&from.fd, target_name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+            match self.marks.look(&from.fd, target_name).map_err(Error::at("look at", target))? {
+                Look::Entry { stat, .. }
+                    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory =>
+                {
                     return Err(bad("a hard link to a directory"));
                 }
-                Ok(stat) if self.marks.is_whiteout(&stat) => {
-                    return Err(bad("a hard link to what the layer removes"));
-                }
-                _ => {}
+                Look::Hidden => return Err(bad("a hard link to what the layer removes")),
+                Look::Entry { .. } | Look::Nothing => {}
             }
             let flags = AtFlags::empty();
             let make = || rustix::fs::linkat(&from.fd, target_name, &parent.fd, name, flags);
@@ -268,11 +264,11 @@ impl<'a, R: Read> Extraction<'a, R> {
                 Err(err) => return Err(err),
             }
         }
-        if rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-            self.displace(parent, name, &record.path)?;
-        }
+        let there = rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        let displaced =
+            if there { self.displace(parent, name, &record.path)? } else { Displaced::Nothing };
         self.links.push((record.path.clone(), target.to_vec()));
-        Ok(None)
+        Ok(Some(displaced))
     }
 
     fn whiteout(&mut self, dir: &[u8], name: &[u8], path: &[u8]) -> Result<()> {
@@ -298,16 +294,31 @@ impl<'a, R: Read> Extraction<'a, R> {
     /// What lower layers have at `path` is gone. What this layer has there stays, whichever of the
     /// two came first.
     fn hide(&mut self, parent: &Rc<Parent>, name: &[u8], path: Vec<u8>) -> Result<()> {
+        if self.links.iter().any(|(link, _)| *link == path) {
+            return Ok(());
+        }
         let fd = parent.fd.as_fd();
+        if is_directory(parent, name) {
+            self.parents.is_told(&path);
+        }
         match self.marks.hide(fd, name) {
             Ok(()) => self.usage.inodes += 1,
             Err(Errno::EXIST) if is_directory(parent, name) => {
                 self.marks.make_opaque(fd, name).map_err(Error::at("make opaque", &path))?;
             }
-            Err(Errno::EXIST) => {}
+            Err(Errno::EXIST) => self.note_hidden(&path)?,
             Err(errno) => return Err(Error::at("create the whiteout", &path)(errno)),
         }
         self.index.write(&Record::new(path, Type::Whiteout))
+    }
+
+    /// There is a whiteout of `path`, though the tree does not show it.
+    fn note_hidden(&mut self, path: &[u8]) -> Result<()> {
+        self.hidden.insert(path.to_vec());
+        if self.hidden.len() <= MAX_HIDDEN {
+            return Ok(());
+        }
+        Err(Error::Limit { what: "files both removed and made", limit: MAX_HIDDEN as u64 })
     }
 
     /// Makes something new, in the place of what is there.
@@ -335,6 +346,10 @@ impl<'a, R: Read> Extraction<'a, R> {
         self.usage.inodes = self.usage.inodes.saturating_sub(1);
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
+            let opaque = self.marks.is_opaque(parent.fd.as_fd(), name);
+            if opaque.map_err(Error::at("look at", path))? {
+                self.note_hidden(path)?;
+            }
             rustix::fs::renameat(&parent.fd, name, &self.trash, trash::unique())
                 .map_err(Error::at("replace", path))?;
         } else {
@@ -346,7 +361,11 @@ impl<'a, R: Read> Extraction<'a, R> {
             let below = join(path, b"");
             self.links.retain(|(link, _)| !link.starts_with(&below));
         }
-        Ok(if self.marks.is_whiteout(&stat) { Displaced::Whiteout } else { Displaced::Entry })
+        if self.marks.is_whiteout(&stat) {
+            self.note_hidden(path)?;
+            return Ok(Displaced::Nothing);
+        }
+        Ok(Displaced::Entry)
     }
 
     fn finish_at(

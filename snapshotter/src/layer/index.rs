@@ -261,12 +261,20 @@ impl Reader {
     }
 }
 
-/// Writes the index of a layer whose files are those of another, in other places.
+/// Writes the index of a layer whose files are those of another, in other places. What has moved
+/// comes last and takes the place of what is there, as it does in the tree.
 pub(super) fn rewrite(from: &Path, to: &Path, place: impl Fn(&[u8]) -> Vec<u8>) -> Result<()> {
-    let (mut reader, mut writer) = (Reader::open(from)?, Writer::create(to)?);
-    while let Some(mut record) = reader.next()? {
-        record.path = place(&record.path);
-        writer.write(&record)?;
+    let mut writer = Writer::create(to)?;
+    for moved in [false, true] {
+        let mut reader = Reader::open(from)?;
+        while let Some(mut record) = reader.next()? {
+            let path = place(&record.path);
+            if (path != record.path) == moved {
+                record.path = path;
+                record.replaces |= moved;
+                writer.write(&record)?;
+            }
+        }
     }
     writer.finish()
 }

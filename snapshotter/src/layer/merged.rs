@@ -59,7 +59,7 @@ pub(super) enum What {
 #[derive(Debug)]
 pub(super) struct Merged {
     pub(super) trees: Vec<Tree>,
-    marks: Marks,
+    pub(super) marks: Marks,
     /// Of all layers below a number, what a path is.
     known: HashMap<(usize, Vec<u8>), What>,
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::Marks;
+use super::{Look, Marks};
 use crate::walk::join;
 use crate::{Error, Result};
 
@@ -152,25 +152,28 @@ impl Parents {
     fn make_up(&mut self, parent: BorrowedFd<'_>, at: &[Vec<u8>], name: &[u8]) -> Result<()> {
         let path = join(&at.join(&b'/'), name);
         let make = || rustix::fs::mkdirat(parent, name, Mode::from(0o755));
-        match make() {
-            // What is in the way is a whiteout, so what is below stays hidden.
-            Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(parent, name, AtFlags::empty())
-                    .and_then(|()| make())
-                    .and_then(|()| self.marks.make_opaque(parent, name))
-                    .map_err(Error::at("create", &path))?;
-            }
-            other => other.map_err(Error::at("create", &path))?,
-        }
-        rustix::fs::chmodat(parent, name, Mode::from(0o755), AtFlags::empty())
-            .map_err(Error::at("chmod", &path))?;
+        // What the layer removes below has no say in what it makes anew.
+        let hidden = match self.marks.look(parent, name).map_err(Error::at("look at", &path))? {
+            Look::Hidden => true,
+            Look::Nothing | Look::Entry { .. } => false,
+        };
+        let made = match make() {
+            Err(Errno::EXIST) => rustix::fs::unlinkat(parent, name, AtFlags::empty())
+                .and_then(|()| make())
+                .and_then(|()| self.marks.make_opaque(parent, name)),
+            other => other,
+        };
+        made.and_then(|()| rustix::fs::chmodat(parent, name, Mode::from(0o755), AtFlags::empty()))
+            .map_err(Error::at("create", &path))?;
         self.made += 1;
         self.made_up_bytes += path.len() + 64;
         if self.made_up_bytes > MAX_MADE_UP {
             let limit = MAX_MADE_UP as u64;
             return Err(Error::Limit { what: "bytes of directories without an entry", limit });
         }
-        self.made_up.insert(path);
+        if !hidden {
+            self.made_up.insert(path);
+        }
         Ok(())
     }
 

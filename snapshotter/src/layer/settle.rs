@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use super::lean;
 use super::merged::{Merged, Tree, What};
-use super::{About, index, split};
+use super::{About, Look, index, split};
 use crate::copy::{self, Target};
 use crate::walk::{join, open_dir, open_root};
 use crate::{Error, LayerId, Result, Snapshotter};
@@ -117,12 +117,25 @@ impl Snapshotter {
                 }
             })?;
         }
-        let target = Target { root: &root, trash: &trash, link: true };
-        target.put(&merged.trees[top].root, |path| {
-            // What was made up and is elsewhere now exists already.
-            (!moves.contains_key(path)).then(|| moved(moves, path))
-        })?;
+        let target = Target { root: &root, trash: &trash, link: Some(self.marks()) };
+        // What moves comes last: where both are, it wins.
+        let mut times = Vec::new();
+        for moving in [false, true] {
+            times.extend(target.put(&merged.trees[top].root, |path| {
+                let to = moved(moves, path);
+                if (to != path) != moving || moves.contains_key(path) {
+                    return None;
+                }
+                // What no entry describes has no say where something is already.
+                let mute = moving && lean.made_up.contains(path) && open_dir(&root, &to).is_ok();
+                (!mute).then_some(to)
+            })?);
+        }
         copy_root(&merged.trees[top].root, &root)?;
+        for (path, to) in moves {
+            self.carry_opaque(&merged.trees[top].root, path, &root, to)
+                .map_err(Error::at("make opaque", to))?;
+        }
         for (path, to) in &lean.links {
             let path = moved(moves, path);
             let (dir, name) = split(&path);
@@ -134,9 +147,24 @@ impl Snapshotter {
                 Err(errno) => Err(Error::at("link", &path)(errno)),
             })?;
         }
+        target.set_times(&times)?;
         lean::write(scratch, &made_up, &[])?;
         index::rewrite(&self.layer(layer), scratch, |path| moved(moves, path))?;
-        About::read(&self.layer(layer))?.write(scratch)
+        About { replaced: true, ..About::read(&self.layer(layer))? }.write(scratch)
+    }
+
+    /// A directory that hides what is below does so where it has moved to.
+    fn carry_opaque(
+        &self,
+        from: &OwnedFd,
+        path: &[u8],
+        root: &OwnedFd,
+        to: &[u8],
+    ) -> rustix::io::Result<()> {
+        if self.marks().is_opaque(open_dir(from, path)?.as_fd(), b"")? {
+            self.marks().make_opaque(open_dir(root, to)?.as_fd(), b"")?;
+        }
+        Ok(())
     }
 
     /// Makes `derived`: the directories `faces`, and those above them, as they should look.
@@ -231,9 +259,12 @@ fn link(
         let parent = open_dir(tree, &dir)?;
         rustix::fs::linkat(parent, last, into, name, AtFlags::empty())
     };
-    match from(root) {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-        linked => return Ok(linked),
+    let own = open_dir(root, &dir).and_then(|parent| merged.marks.look(parent, last));
+    match own {
+        Ok(Look::Entry { .. }) => return Ok(from(root)),
+        Ok(Look::Hidden) => return Ok(Err(Errno::NOENT)),
+        Ok(Look::Nothing) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+        Err(errno) => return Ok(Err(errno)),
     }
     Ok(match merged.look(top, &join(&dir, last))? {
         What::Other(layer, _) => from(&merged.trees[layer].root),

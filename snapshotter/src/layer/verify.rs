@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use super::index::{Reader, Record, Type};
-use super::{About, split};
+use super::{About, lean, split};
 use crate::walk::{open_dir, open_root, xattrs};
 use crate::{Error, LayerId, Result, Snapshotter};
 
@@ -35,6 +35,8 @@ impl Snapshotter {
         } else {
             Replaced::new()
         };
+        // Hard links that wait for the layers below.
+        let waiting = lean::read(&dir)?.links;
         let root = open_root(&self.tree(layer))?;
         let mut reader = Reader::open(&dir)?;
         let mut different = Vec::new();
@@ -43,6 +45,7 @@ impl Snapshotter {
         while let Some(record) = reader.next()? {
             number += 1;
             let stands = replaced.is_empty() || stands(&replaced, &record.path, number);
+            let stands = stands && !waiting.iter().any(|(path, _)| *path == record.path);
             if stands && !self.is_as_recorded(&root, &record, &mut buffer).unwrap_or(false) {
                 different.push(PathBuf::from(OsString::from_vec(record.path)));
             }
@@ -67,8 +70,9 @@ impl Snapshotter {
             _ => {}
         }
         let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        // The file that it links to has a record, unless that has made way for another since.
         if record.kind == Type::HardLink {
-            return Ok(stat.st_nlink > 1);
+            return Ok(FileType::from_raw_mode(stat.st_mode) != FileType::Directory);
         }
         if !looks_the_same(record, &stat) {
             return Ok(false);

@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 /// A private tmpfs for one test.
@@ -49,9 +51,16 @@ impl Drop for Place {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             assert_eq!(self.mounts(), Vec::<String>::new(), "mounts were left behind");
-            // Without laziness: an open file or a working directory left behind would make it busy.
-            rustix::mount::unmount(&self.0, UnmountFlags::empty())
-                .expect("nothing holds the tmpfs");
+            // Without laziness: an open file or a working directory left behind makes it busy. So does,
+            // until its exec, a process that another test is spawning.
+            let limit = Instant::now() + Duration::from_secs(10);
+            while let Err(errno) = rustix::mount::unmount(&self.0, UnmountFlags::empty()) {
+                assert!(
+                    errno == Errno::BUSY && Instant::now() < limit,
+                    "the tmpfs is held: {errno}"
+                );
+                std::thread::yield_now();
+            }
         } else {
             let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
         }
