@@ -24,7 +24,7 @@ use crate::client::{NAMESPACE, Options};
 /// Which shim is to do something, and where.
 #[derive(Debug, Clone)]
 pub struct Shim<'a> {
-    /// The program (see [`resolve`]).
+    /// The program (see [`resolve()`]).
     pub binary: &'a Path,
     /// The sandbox or container it is for.
     pub id: &'a str,
