@@ -25,7 +25,8 @@ pub(crate) struct Config {
     pub socket: PathBuf,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: String,
-    /// Handler used when a pod names none; empty: crun if there is one, else runc.
+    /// Handler used when a pod names none; empty: crun if there is one, else runc; the other
+    /// way round where a cgroup2 lies beside v1's controllers, since crun refuses such a host.
     pub default_runtime: String,
     /// Handlers beside the ones discovered on PATH: name to executable.
     pub runtimes: BTreeMap<String, PathBuf>,

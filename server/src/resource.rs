@@ -66,7 +66,9 @@ impl Resource {
     fn release(&self, hands: &Hands) -> Result<()> {
         match self {
             Self::Directory { path } => remove_dir_all(path),
-            Self::Mount { path } => unmount(path),
+            Self::Mount { path } => {
+                snapshotter::mount::umount(path).map_err(|err| Error::Runtime(err.to_string()))
+            }
             Self::Netns { path } => {
                 cni::netns::remove(path).map_err(|err| Error::Network(err.to_string()))
             }
@@ -98,24 +100,10 @@ fn remove_dir_all(path: &Path) -> Result<()> {
     }
 }
 
-fn unmount(path: &Path) -> Result<()> {
-    use rustix::io::Errno;
-    match rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH) {
-        // EINVAL: nothing is mounted there.
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-        Err(err) => Err(Error::io("unmount", path)(err)),
-    }
-}
-
 fn detach(cni: &cni::Runtime, conflist: &str, attachment: &cni::Attachment) -> Result<()> {
-    let network =
-        cni::Network::parse(conflist.as_bytes()).map_err(|err| Error::Network(err.to_string()))?;
-    let mut attachment = attachment.clone();
-    // Plugins take a DEL without a namespace as "it is gone already" (CNI spec, DEL).
-    if attachment.netns.as_ref().is_some_and(|path| !cni::netns::is_netns(path)) {
-        attachment.netns = None;
-    }
-    cni.del(&network, &attachment, &cni.deadline()).map_err(|err| Error::Network(err.to_string()))
+    let failed = |err: cni::Error| Error::Network(err.to_string());
+    let network = cni::Network::parse(conflist.as_bytes()).map_err(failed)?;
+    cni.del(&network, attachment, &cni.deadline()).map_err(failed)
 }
 
 /// The pid file of a shim: its pid and start time.
@@ -188,7 +176,7 @@ mod tests {
     #[test]
     fn releasing_what_is_not_held_is_no_error() {
         assert!(remove_dir_all(Path::new("/run/podwright-none")).is_ok());
-        assert!(unmount(Path::new("/run/podwright-none")).is_ok());
+        assert!(snapshotter::mount::umount(Path::new("/run/podwright-none")).is_ok());
         assert!(end_shim(Path::new("/run/podwright-none")).is_ok());
         assert!(
             delete_task(Path::new("/bin/false"), Path::new("/run/podwright-none"), "x").is_ok()
