@@ -24,8 +24,10 @@ impl Daemon {
             .append(true)
             .open(world.path("daemon.log"))
             .expect("the world's directory");
+        let program = if world.options.failpoints { "podwrightd-failpoints" } else { "podwrightd" };
         let mut nsenter = world
-            .command(place::binary("podwrightd"))
+            .command(place::binary(program))
+            .env("PODWRIGHT_FAILPOINTS", world.failpoints().control())
             .arg("--config")
             .arg(world.path("config.toml"))
             .env_remove("NOTIFY_SOCKET")

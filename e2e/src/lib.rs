@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod failpoint;
 pub mod image;
 pub mod leak;
 pub mod measure;

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::daemon::{self, Daemon};
+use crate::failpoint::Failpoints;
 use crate::image::catalogue;
 use crate::leak::Held;
 use crate::place::{self, Tools};
@@ -26,11 +27,19 @@ pub struct Options {
     pub conflist: Option<String>,
     /// Use the host's network, to reach registries outside.
     pub host_network: bool,
+    /// Run the daemon that has failpoints.
+    pub failpoints: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { runtime: "crun", config: String::new(), conflist: None, host_network: false }
+        Self {
+            runtime: "crun",
+            config: String::new(),
+            conflist: None,
+            host_network: false,
+            failpoints: false,
+        }
     }
 }
 
@@ -182,12 +191,29 @@ impl World {
 
     /// Starts the daemon and waits until it answers.
     pub fn start_daemon(&mut self) {
+        let answers = self.try_start_daemon();
+        assert!(answers, "the daemon ended:\n{}", self.read(self.path("daemon.log")));
+    }
+
+    /// Starts the daemon and waits until it answers; false if it ended before.
+    pub fn try_start_daemon(&mut self) -> bool {
         self.daemon = Some(Daemon::spawn(self));
-        eventually("the daemon to answer", || {
-            let daemon = self.daemon.as_mut()?;
-            assert!(daemon.runs(), "the daemon ended:\n{}", self.read(self.path("daemon.log")));
-            self.client.version(crate::cri::VersionRequest::default()).ok()
-        });
+        self.daemon_answers()
+    }
+
+    /// Waits until the daemon answers; false if there is none, or it ends before.
+    pub fn daemon_answers(&mut self) -> bool {
+        eventually("the daemon to answer or to end", || {
+            if !self.daemon.as_mut().is_some_and(Daemon::runs) {
+                return Some(false);
+            }
+            self.client.version(crate::cri::VersionRequest::default()).ok().map(|_| true)
+        })
+    }
+
+    /// The points at which the daemon can be made to die or fail, if it is the one with failpoints.
+    pub fn failpoints(&self) -> Failpoints {
+        Failpoints::of(self)
     }
 
     /// Ends the daemon with a signal and waits until it is gone.
@@ -204,8 +230,14 @@ impl World {
 
     /// Fails where the world holds anything that it did not hold at the start.
     pub fn finish(self) {
+        let more = self.residue();
+        assert!(more.is_empty(), "left behind:\n{}", more.join("\n"));
+    }
+
+    /// What it holds, after a while for the kernel and the daemon to finish, that it did not hold at the start.
+    pub fn residue(&self) -> Vec<String> {
         let before = self.before.as_ref().expect("the world had a daemon");
-        before.assert_no_more(&self);
+        before.more(self)
     }
 
     /// What it holds now counts as held from the start.

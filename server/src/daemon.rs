@@ -14,6 +14,7 @@ use crate::config::{Config, SnapshotterKind};
 use crate::container::facts;
 use crate::container::node::Node;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::host::{Host, cgroup};
 use crate::image::{Images, Settings};
 use crate::resource::Hands;
@@ -52,7 +53,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
 async fn serve(config: Config) -> Result<()> {
     make_directories(&config)?;
     let _lock = lock(&config.root).await?;
-    keep_mounts_private(&config.state)?;
+    failpoint::step("start/mount", || keep_mounts_private(&config.state))?;
     let listener = listen(&config.socket)?;
     let socket = config.socket.clone();
     let pods = Arc::new(assemble(config)?);
@@ -65,7 +66,7 @@ async fn serve(config: Config) -> Result<()> {
     watch_networks(&pods);
 
     recover::recover(&pods).await?;
-    ready.open();
+    failpoint::sure("start/serve", || ready.open());
     tracing::info!(socket = %socket.display(), handler = pods.node.host.default_handler, "serving CRI");
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
 
@@ -105,14 +106,16 @@ fn assemble(config: Config) -> Result<Pods> {
         );
     }
     let databases = config.root.join("db");
-    let store = Store::open(&databases.join("pods"))?;
+    let store = failpoint::step("start/store", || Store::open(&databases.join("pods")))?;
     let kind = match config.snapshotter {
         SnapshotterKind::Auto => snapshotter::Kind::Auto,
         SnapshotterKind::Overlay => snapshotter::Kind::Overlay,
         SnapshotterKind::Native => snapshotter::Kind::Native,
     };
-    let snapshotter = snapshotter::Snapshotter::open(&config.root.join("snapshots"), kind)
-        .map_err(|err| Error::Image(err.to_string()))?;
+    let snapshotter = failpoint::step("start/snapshots", || {
+        snapshotter::Snapshotter::open(&config.root.join("snapshots"), kind)
+            .map_err(|err| Error::Image(err.to_string()))
+    })?;
     let snapshotter = Arc::new(snapshotter);
     let tasks = Tasks::default();
     let database = Store::open(&databases.join("images"))?;

@@ -12,6 +12,7 @@ mod container;
 mod cri;
 mod daemon;
 mod error;
+mod failpoint;
 mod host;
 mod id;
 mod image;

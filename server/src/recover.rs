@@ -11,9 +11,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::container::shim::{Shim, TaskState};
-use crate::container::state::{Event as ContainerEvent, Running, State as ContainerState, now};
+use crate::container::state::{Event as ContainerEvent, Running, State as ContainerState};
 use crate::container::{self, Container, Intent, watch_exit};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::id::SandboxId;
 use crate::sandbox::state::{Event, Ready, State};
 use crate::sandbox::{self, Pods, Sandbox};
@@ -28,12 +29,12 @@ const BUDGET: Duration = Duration::from_secs(1);
 /// When the records cannot be read at all.
 pub(crate) async fn recover(pods: &Arc<Pods>) -> Result<()> {
     let node = pods.node.clone();
-    let (sandboxes, containers) = blocking(move || {
+    let load = blocking(move || {
         let sandboxes: Vec<(String, sandbox::Record)> = node.store.load(sandbox::TABLE)?;
         let containers: Vec<(String, container::Record)> = node.store.load(container::TABLE)?;
         Ok((sandboxes, containers))
-    })
-    .await?;
+    });
+    let (sandboxes, containers) = failpoint::step_async("recover/load", load).await?;
     let mut by_sandbox: HashMap<SandboxId, Vec<Arc<Container>>> = HashMap::new();
     let mut intents = Vec::new();
     for (_, record) in containers {
@@ -66,7 +67,7 @@ pub(crate) async fn recover(pods: &Arc<Pods>) -> Result<()> {
         join_all(owners),
         join_all(intents.into_iter().map(|intent| undo_create(pods, intent)))
     );
-    pods.node.images.start_collecting();
+    failpoint::sure("recover/collect", || pods.node.images.start_collecting());
     Ok(())
 }
 
@@ -77,7 +78,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let span = tracing::info_span!("recover", what, id);
-    let task = pods.node.tasks.spawn(span, work);
+    let task = pods.node.tasks.spawn(span, failpoint::sure_async("recover/owner", work));
     if tokio::time::timeout(BUDGET, task).await.is_err() {
         tracing::warn!(what, id, "takes long and goes on in the background");
     }
@@ -155,7 +156,8 @@ async fn adopt(pods: &Arc<Pods>, container: &Arc<Container>, shim: &Arc<Shim>) {
         | (ContainerState::Created, Err(_)) => {}
         (ContainerState::Exited(_), Ok(_)) => drop(shim.forget(container).await),
         (ContainerState::Created, Ok(TaskState::Running { pid } | TaskState::Stopped { pid })) => {
-            let running = Running { pid, started_at: now() };
+            let started_at = container::start::recall(container);
+            let running = Running { pid, started_at };
             pods.node.apply(container, &ContainerEvent::Started(running)).ok();
             sandbox::watch::container(pods, container, shim);
         }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use snapshotter::Snapshotter;
 
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::host::{cgroup, process};
 use crate::telemetry::blocking;
 
@@ -53,7 +54,8 @@ pub(crate) async fn release(plan: &[Resource], hands: &Hands) -> Vec<(Resource, 
     let mut left = Vec::new();
     for resource in plan.iter().rev() {
         let (one, hands) = (resource.clone(), hands.clone());
-        if let Err(err) = blocking(move || one.release(&hands)).await {
+        let release = move || failpoint::step(one.release_name(), || one.release(&hands));
+        if let Err(err) = blocking(release).await {
             tracing::warn!(?resource, %err, "not released");
             left.insert(0, (resource.clone(), err));
         }
@@ -62,6 +64,20 @@ pub(crate) async fn release(plan: &[Resource], hands: &Hands) -> Vec<(Resource, 
 }
 
 impl Resource {
+    /// The failpoint of its release.
+    fn release_name(&self) -> &'static str {
+        match self {
+            Self::Directory { .. } => "release/directory",
+            Self::Mount { .. } => "release/mount",
+            Self::Netns { .. } => "release/netns",
+            Self::Attachment { .. } => "release/attachment",
+            Self::Shim { .. } => "release/shim",
+            Self::Snapshot { .. } => "release/snapshot",
+            Self::Task { .. } => "release/task",
+            Self::Cgroup { .. } => "release/cgroup",
+        }
+    }
+
     /// Blocks. Releasing what is not held is no error.
     fn release(&self, hands: &Hands) -> Result<()> {
         match self {
@@ -115,7 +131,9 @@ const SHIM_PID: &str = "shim.pid";
 /// When the file cannot be written.
 pub(crate) fn remember_shim(dir: &Path, pid: u32, started: u64) -> Result<()> {
     let path = dir.join(SHIM_PID);
-    std::fs::write(&path, format!("{pid} {started}\n")).map_err(Error::io("write", &path))
+    failpoint::step("launch/remember", || {
+        std::fs::write(&path, format!("{pid} {started}\n")).map_err(Error::io("write", &path))
+    })
 }
 
 /// The process that `remember_shim` wrote down.

@@ -16,6 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
+use crate::failpoint;
 
 #[cfg(feature = "store-redb")]
 mod redb;
@@ -211,6 +212,19 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
     Ok(aside)
 }
 
+/// Commits, between the failpoints of each of the writes.
+fn commit<E: Engine>(engine: &E, writes: &[Write]) -> Result<()> {
+    let pass = |when: &str| {
+        writes.iter().try_for_each(|write| {
+            let verb = if write.value.is_some() { "put" } else { "delete" };
+            failpoint::pass(format_args!("store/{}/{verb}/{when}", write.table))
+        })
+    };
+    pass("before")?;
+    engine.commit(writes)?;
+    pass("after")
+}
+
 /// Serves jobs until every handle is gone. All commits that wait go into one transaction.
 fn write_loop<E: Engine>(engine: &E, queue: &mpsc::Receiver<Job>) {
     let mut pending = None;
@@ -234,7 +248,7 @@ fn write_loop<E: Engine>(engine: &E, queue: &mpsc::Receiver<Job>) {
                         Err(_) => break,
                     }
                 }
-                let result = engine.commit(&writes).map_err(|err| err.to_string());
+                let result = commit(engine, &writes).map_err(|err| err.to_string());
                 for done in waiting {
                     done.send(result.clone()).ok();
                 }

@@ -1,4 +1,5 @@
-//! Processes that a world needs and no package has: its pid 1, and loops that are timed inside it.
+//! Processes that a world needs and no package has: its pid 1, loops that are timed inside it, and a CNI plugin that
+//! keeps a ledger.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
@@ -10,9 +11,11 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().collect();
+    let name = arguments.remove(0);
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["init", script] => init(script),
+        [] if name.ends_with("/ledger") => ledger(),
         ["runtime", runtime, bundle, rounds] => time_runtime(runtime, bundle, rounds),
         ["plugins", dir, conflist, rounds] => time_plugins(Path::new(dir), conflist, rounds),
         _ => {
@@ -45,6 +48,23 @@ fn init(script: &str) -> anyhow::Result<()> {
     loop {
         rustix::process::wait(rustix::process::WaitOptions::empty())?;
     }
+}
+
+/// As the last plugin of a chain: writes down `VERB CONTAINERID` where its configuration says, and passes on what the
+/// plugins before it made.
+fn ledger() -> anyhow::Result<()> {
+    let config: Value = serde_json::from_reader(std::io::stdin())?;
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let verb = variable("CNI_COMMAND");
+    let path = config["ledger"].as_str().context("the configuration names a ledger")?;
+    let mut ledger = std::fs::File::options().create(true).append(true).open(path)?;
+    ledger.write_all(format!("{verb} {}\n", variable("CNI_CONTAINERID")).as_bytes())?;
+    match verb.as_str() {
+        "ADD" => println!("{}", config["prevResult"]),
+        "VERSION" => println!("{}", json!({"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]})),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Prints the microseconds of each create and start, and at last the processor's of all.

@@ -13,7 +13,7 @@ const ROWS: &[&[&str]] = &[
     &["image"],
     &["resource"],
     &["host"],
-    &["store", "event", "error", "config", "telemetry", "operation", "id", "sys"],
+    &["store", "event", "error", "config", "telemetry", "operation", "id", "sys", "failpoint"],
 ];
 
 fn row(module: &str) -> Option<usize> {

@@ -14,6 +14,7 @@ use super::{
     spec,
 };
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::host::Handler;
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Image;
@@ -60,16 +61,16 @@ pub(crate) async fn create(
     let intent =
         Intent { id: id.clone(), sandbox_id: request.sandbox_id.clone(), plan: plan.clone() };
     operation.enter("recording the intent")?;
-    node.store.put(TABLE, id.as_str(), &Record::Intent(intent.clone())).await?;
-    let held = node.images.hold(id.as_str(), image.layers());
-
-    let prepared = Prepared { id, image, bundle, cgroups_path, plan };
-    let created = match held {
-        Ok(()) => prepare(node, request, prepared, operation).await,
-        Err(err) => Err(Error::Image(err.to_string())),
+    let create = async {
+        node.store.put(TABLE, id.as_str(), &Record::Intent(intent.clone())).await?;
+        let held = node.images.hold(id.as_str(), image.layers());
+        held.map_err(|err| Error::Image(err.to_string()))?;
+        let prepared = Prepared { id: id.clone(), image, bundle, cgroups_path, plan };
+        prepare(node, request, prepared, operation).await
     };
-    match created {
+    match create.await {
         Ok(container) => Ok(container),
+        // A record that could not be kept may be there all the same.
         Err(err) => {
             node.undo_create(intent).await;
             Err(err)
@@ -107,12 +108,13 @@ async fn prepare(
 fn build(node: &Node, request: Request, prepared: Prepared) -> Result<Fixed> {
     let Request { sandbox_id, config, place, handler, target_pid } = request;
     let Prepared { id, image, bundle, cgroups_path, plan } = prepared;
-    std::fs::create_dir_all(bundle.join("rootfs")).map_err(Error::io("create", &bundle))?;
-    let mounts = node
-        .hands
-        .snapshotter
-        .prepare(id.as_str(), image.layers())
-        .map_err(|err| Error::Image(err.to_string()))?;
+    failpoint::step("create/bundle", || {
+        std::fs::create_dir_all(bundle.join("rootfs")).map_err(Error::io("create", &bundle))
+    })?;
+    let mounts = failpoint::step("create/snapshot", || {
+        let prepared = node.hands.snapshotter.prepare(id.as_str(), image.layers());
+        prepared.map_err(|err| Error::Image(err.to_string()))
+    })?;
 
     let view = view(&image);
     let facts = facts::gather(&config, &lower_directories(&mounts), target_pid)?;
@@ -157,7 +159,9 @@ fn log_path(place: &Place, config: &ContainerConfig) -> Result<Option<PathBuf>> 
     }
     let path = Path::new(&place.log_directory).join(&config.log_path);
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        failpoint::step("create/log-directory", || {
+            std::fs::create_dir_all(parent).map_err(Error::io("create", parent))
+        })?;
     }
     Ok(Some(path))
 }
@@ -195,5 +199,5 @@ fn user(spec: &oci_spec::runtime::Spec) -> User {
 /// Writes a bundle's `config.json`.
 pub(super) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|err| Error::Internal(err.to_string()))?;
-    std::fs::write(path, bytes).map_err(Error::io("write", path))
+    failpoint::step("create/file", || std::fs::write(path, bytes).map_err(Error::io("write", path)))
 }

@@ -18,6 +18,7 @@ use super::node::Node;
 use super::shim::{Exec, Shim};
 use super::state::State;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::operation::Operation;
 use crate::telemetry::blocking;
 
@@ -63,7 +64,8 @@ pub(crate) async fn sync(
     let dir = exec.dir.clone();
     let result = run(node, container, shim, &exec, limit, operation).await;
     shim.delete_exec(container, &exec.id).await;
-    tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await.ok();
+    let remove = move || failpoint::sure("exec/remove", || std::fs::remove_dir_all(dir));
+    tokio::task::spawn_blocking(remove).await.ok();
     result
 }
 
@@ -144,7 +146,9 @@ async fn prepare(container: &Container, command: &[String]) -> Result<Exec> {
     let (bundle, command) = (container.fixed.bundle.clone(), command.to_vec());
     blocking(move || {
         let process = process(&bundle, &command)?;
-        std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        failpoint::step("exec/directory", || {
+            std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))
+        })?;
         let (stdout, stderr) = (fifo(dir.join("stdout"))?, fifo(dir.join("stderr"))?);
         Ok(Exec { id, dir, process, stdout, stderr })
     })
@@ -152,8 +156,10 @@ async fn prepare(container: &Container, command: &[String]) -> Result<Exec> {
 }
 
 fn fifo(path: PathBuf) -> Result<PathBuf> {
-    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
-        .map_err(Error::io("make the fifo", &path))?;
+    failpoint::step("exec/fifo", || {
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+            .map_err(Error::io("make the fifo", &path))
+    })?;
     Ok(path)
 }
 

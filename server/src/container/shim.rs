@@ -15,6 +15,7 @@ use super::state::Timestamp;
 use super::watch_exit::EXIT_RECORD;
 use crate::config::CgroupDriver;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::host::{Handler, process};
 use crate::id::SandboxId;
 use crate::resource;
@@ -161,9 +162,11 @@ impl Shim {
             publish_binary: &own,
             debug: tracing::enabled!(tracing::Level::DEBUG),
         };
-        let answer = shim::launch::start(&launch, &Options::None, START)
-            .await
-            .map_err(|err| Error::Runtime(with_source(&err)))?;
+        let answer = failpoint::step_async("launch/spawn", async {
+            let answer = shim::launch::start(&launch, &Options::None, START).await;
+            answer.map_err(|err| Error::Runtime(with_source(&err)))
+        })
+        .await?;
         let (client, pid) = match answer.pid {
             Some(pid) => (None, pid),
             None => {
@@ -180,8 +183,14 @@ impl Shim {
             Some(client) => client,
             None => connect(&answer.address).await?,
         };
-        client.create_sandbox(wanted.request(id, dir), ASK).await.map_err(refused)?;
-        let up = client.start_sandbox(id.as_str(), ASK).await.map_err(refused)?;
+        failpoint::step_async("launch/create-sandbox", async {
+            client.create_sandbox(wanted.request(id, dir), ASK).await.map_err(refused)
+        })
+        .await?;
+        let up = failpoint::step_async("launch/start-sandbox", async {
+            client.start_sandbox(id.as_str(), ASK).await.map_err(refused)
+        })
+        .await?;
         let (address, client) = (answer.address, Mutex::new(client));
         Ok((Self { id: id.clone(), address, pid, started, client }, up.namespaces))
     }
@@ -252,11 +261,18 @@ impl Shim {
             stdio: Stdio { terminal: fixed.config.tty, ..Stdio::default() },
             options: Options::Podwright(options),
         };
-        self.client().create(task, ACT).await.map_err(refused)
+        failpoint::step_async("shim/create", async {
+            self.client().create(task, ACT).await.map_err(refused)
+        })
+        .await
     }
 
     pub(crate) async fn start(&self, container: &Container) -> Result<()> {
-        self.client().start(container.id().as_str(), "", ACT).await.map(drop).map_err(refused)
+        failpoint::step_async("shim/start", async {
+            let id = container.id().as_str();
+            self.client().start(id, "", ACT).await.map(drop).map_err(refused)
+        })
+        .await
     }
 
     /// Waits for the container's end.
@@ -278,9 +294,14 @@ impl Shim {
 
     /// Has the shim and the OCI runtime forget a container that does not run. True if they know of none then.
     pub(crate) async fn forget(&self, container: &Container) -> bool {
-        match self.client().delete(container.id().as_str(), "", ACT).await {
-            Ok(_) => true,
-            Err(err) if err.is_not_found() => true,
+        let deleted = failpoint::step_async("shim/delete", async {
+            match self.client().delete(container.id().as_str(), "", ACT).await {
+                Err(err) if !err.is_not_found() => Err(refused(err)),
+                _ => Ok(()),
+            }
+        });
+        match deleted.await {
+            Ok(()) => true,
             Err(err) => {
                 tracing::warn!(container = %container.id(), %err, "not deleted by its shim");
                 false
@@ -303,11 +324,18 @@ impl Shim {
     }
 
     pub(crate) async fn update(&self, container: &Container, resources: Vec<u8>) -> Result<()> {
-        self.client().update(container.id().as_str(), resources, ACT).await.map_err(refused)
+        failpoint::step_async("shim/update", async {
+            let id = container.id().as_str();
+            self.client().update(id, resources, ACT).await.map_err(refused)
+        })
+        .await
     }
 
     pub(crate) async fn reopen_log(&self, container: &Container) -> Result<()> {
-        self.client().reopen_log(container.id().as_str(), ASK).await.map_err(refused)
+        failpoint::step_async("shim/reopen-log", async {
+            self.client().reopen_log(container.id().as_str(), ASK).await.map_err(refused)
+        })
+        .await
     }
 
     /// Adds a command to a running container and starts it.
@@ -324,8 +352,13 @@ impl Shim {
             },
         };
         let client = self.client();
-        client.exec(wire, ASK).await.map_err(refused)?;
-        client.start(container.id().as_str(), &exec.id, ACT).await.map(drop).map_err(refused)
+        failpoint::step_async("shim/exec", async { client.exec(wire, ASK).await.map_err(refused) })
+            .await?;
+        failpoint::step_async("shim/exec-start", async {
+            let id = container.id().as_str();
+            client.start(id, &exec.id, ACT).await.map(drop).map_err(refused)
+        })
+        .await
     }
 
     /// The exit code of a command.
@@ -342,23 +375,33 @@ impl Shim {
     ) -> Result<()> {
         let number =
             u32::try_from(number).map_err(|_| Error::Internal(format!("signal {number}")))?;
-        match self.client().kill(container.id().as_str(), exec, number, false, ASK).await {
-            Err(err) if !err.is_not_found() => Err(refused(err)),
-            _ => Ok(()),
-        }
+        failpoint::step_async("shim/kill", async {
+            match self.client().kill(container.id().as_str(), exec, number, false, ASK).await {
+                Err(err) if !err.is_not_found() => Err(refused(err)),
+                _ => Ok(()),
+            }
+        })
+        .await
     }
 
     pub(crate) async fn delete_exec(&self, container: &Container, exec: &str) {
-        if let Err(err) = self.client().delete(container.id().as_str(), exec, ASK).await
-            && !err.is_not_found()
-        {
+        let deleted = failpoint::step_async("shim/exec-delete", async {
+            match self.client().delete(container.id().as_str(), exec, ASK).await {
+                Err(err) if !err.is_not_found() => Err(refused(err)),
+                _ => Ok(()),
+            }
+        });
+        if let Err(err) = deleted.await {
             tracing::warn!(container = %container.id(), exec, %err, "exec not deleted by its shim");
         }
     }
 
     /// Tells the shim to end and waits a little; whoever releases it kills it if it does not.
     pub(crate) async fn shut_down(&self) {
-        if self.client().shutdown_sandbox(self.id.as_str(), ASK).await.is_ok() {
+        let told = failpoint::step_async("shim/shutdown", async {
+            self.client().shutdown_sandbox(self.id.as_str(), ASK).await.map_err(refused)
+        });
+        if told.await.is_ok() {
             tokio::time::timeout(END, self.ended()).await.ok();
         }
     }

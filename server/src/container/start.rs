@@ -1,10 +1,13 @@
 //! StartContainer: from a bundle to a running process.
 
+use std::path::Path;
+
 use super::Container;
 use super::node::Node;
 use super::shim::Shim;
-use super::state::{Event, Running, State, now};
+use super::state::{Event, Running, State, Timestamp, now};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::operation::Operation;
 use crate::resource::{self, Resource};
 use crate::telemetry::blocking;
@@ -80,7 +83,24 @@ async fn run(
     .await?;
     let pid = shim.create(node, container, mounts).await?;
     operation.enter("starting the container's process")?;
-    let started_at = now();
+    let (path, started_at) = (container.fixed.bundle.join(STARTED), now());
+    blocking(move || remember(&path, started_at)).await?;
     shim.start(container).await?;
     Ok(Running { pid, started_at })
+}
+
+/// Name of the file in a bundle that says when the process was started. A crash may come between the start and its
+/// record, and clients must not be told of two times. Like the process, it ends with the boot.
+const STARTED: &str = "started";
+
+fn remember(path: &Path, started_at: Timestamp) -> Result<()> {
+    failpoint::step("start/remember", || {
+        std::fs::write(path, started_at.to_string()).map_err(Error::io("write", path))
+    })
+}
+
+/// When a container was started whose record does not say so. Blocks on one small file.
+pub(crate) fn recall(container: &Container) -> Timestamp {
+    let text = std::fs::read_to_string(container.fixed.bundle.join(STARTED)).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or_else(now)
 }

@@ -14,6 +14,7 @@ use super::Container;
 use super::shim::Shim;
 use super::state::State;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::host::cgroup;
 use crate::operation::Operation;
 use crate::telemetry::blocking;
@@ -85,7 +86,8 @@ pub(crate) async fn kill(container: &Container, shim: Option<&Shim>) -> Result<(
         return Ok(());
     }
     let path = container.fixed.cgroups_path.clone();
-    blocking(move || cgroup::end(&path).map_err(Error::Runtime)).await?;
+    blocking(move || failpoint::step("stop/cgroup", || cgroup::end(&path).map_err(Error::Runtime)))
+        .await?;
     tokio::time::timeout(KILL_LIMIT, container.not_running()).await.map_err(|_| {
         Error::DeadlineExceeded(format!(
             "container {} was killed but its exit is not reported",

@@ -9,6 +9,7 @@ use super::spec;
 use super::state::State;
 use super::{Changing, Container, TABLE};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::operation::Operation;
 use crate::telemetry::blocking;
 
@@ -93,8 +94,12 @@ fn rewrite(path: &Path, limits: &[u8], oom_score_adj: Option<i64>) -> Result<Vec
 /// The file is the old one or the new one, never a part.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let whole = path.with_extension("new");
-    std::fs::write(&whole, bytes).map_err(Error::io("write", &whole))?;
-    std::fs::rename(&whole, path).map_err(Error::io("replace", path))
+    failpoint::step("update/write", || {
+        std::fs::write(&whole, bytes).map_err(Error::io("write", &whole))
+    })?;
+    failpoint::step("update/replace", || {
+        std::fs::rename(&whole, path).map_err(Error::io("replace", path))
+    })
 }
 
 #[cfg(test)]

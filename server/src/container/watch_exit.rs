@@ -9,6 +9,7 @@ use super::Container;
 use super::node::Node;
 use super::shim::{Shim, WaitError, code, nanoseconds};
 use super::state::{Event, now};
+use crate::failpoint;
 use crate::host::cgroup;
 use crate::telemetry::blocking;
 
@@ -55,9 +56,10 @@ pub(crate) async fn gone(container: &Container) -> Event {
 /// Without its shim nobody would report what it does: nothing of it may go on running unseen.
 pub(crate) async fn end_cgroup(container: &Container) {
     let path = container.fixed.cgroups_path.clone();
-    if let Err(err) =
-        blocking(move || cgroup::end(&path).map_err(crate::error::Error::Runtime)).await
-    {
+    let end = move || {
+        failpoint::step("exit/cgroup", || cgroup::end(&path).map_err(crate::error::Error::Runtime))
+    };
+    if let Err(err) = blocking(end).await {
         tracing::error!(container = %container.id(), %err, "a container without its shim is still there");
     }
 }
@@ -65,7 +67,7 @@ pub(crate) async fn end_cgroup(container: &Container) {
 /// Publishes an exit, keeps it, and frees what only a running container needs.
 pub(crate) async fn taken(node: &Node, container: &Container, shim: &Shim, event: Event) {
     tracing::info!(container = %container.id(), name = container.fixed.config.metadata.name, ?event, "exited");
-    if node.apply(container, &event).is_err() {
+    if failpoint::sure("exit/taken", || node.apply(container, &event)).is_err() {
         return;
     }
     shim.forget(container).await;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::digest::Digest;
 use super::error::Error;
+use crate::failpoint;
 
 /// The directory of files by digest.
 #[derive(Debug)]
@@ -68,25 +69,29 @@ impl Content {
     pub(super) fn draft(&self) -> Result<Draft, Error> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join("ingest").join(number.to_string());
-        let file = File::create(&path).map_err(Error::io("create", &path))?;
+        let file = failpoint::step("content/create", || {
+            File::create(&path).map_err(Error::io("create", &path))
+        })?;
         Ok(Draft { path, file })
     }
 
     /// Forgets content; no error if there is none.
     pub(super) fn remove(&self, digest: &Digest) -> Result<(), Error> {
         let path = self.path(digest);
-        match fs::remove_file(&path) {
+        failpoint::step("content/remove", || match fs::remove_file(&path) {
             Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("remove", &path)(err))
             }
             _ => Ok(()),
-        }
+        })
     }
 
     /// Makes all that was kept durable.
     pub(super) fn sync(&self) -> Result<(), Error> {
         let dir = File::open(&self.dir).map_err(Error::io("open", &self.dir))?;
-        rustix::fs::syncfs(dir).map_err(Error::io("sync", &self.dir))
+        failpoint::step("content/sync", || {
+            rustix::fs::syncfs(dir).map_err(Error::io("sync", &self.dir))
+        })
     }
 
     /// Every digest that has a file.
@@ -112,12 +117,16 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(Error::io("write", &self.path))
+        failpoint::step("content/write", || {
+            self.file.write_all(bytes).map_err(Error::io("write", &self.path))
+        })
     }
 
     /// Gives the file its name; the content must have been verified.
     pub(super) fn keep(self, content: &Content, digest: &Digest) -> Result<(), Error> {
-        fs::rename(&self.path, content.path(digest)).map_err(Error::io("rename", &self.path))
+        failpoint::step("content/keep", || {
+            fs::rename(&self.path, content.path(digest)).map_err(Error::io("rename", &self.path))
+        })
     }
 }
 

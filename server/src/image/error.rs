@@ -51,6 +51,13 @@ pub(crate) enum Error {
     Internal(String),
 }
 
+#[cfg(feature = "failpoints")]
+impl crate::failpoint::Injected for Error {
+    fn injected(point: &str) -> Self {
+        Self::Internal(format!("told to fail at {point}"))
+    }
+}
+
 impl Error {
     /// The image is not what it should be.
     pub(super) fn content(text: impl Into<String>) -> Self {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use snapshotter::{LayerId, Snapshotter};
 
 use super::error::Error;
+use crate::failpoint;
 use crate::telemetry::Tasks;
 
 /// How long one step of deleting may keep the disk busy before it pauses.
@@ -137,15 +138,19 @@ impl Layers {
         alone: &[LayerId],
     ) -> Result<(Vec<LayerId>, Lease), Error> {
         let _no_removal = self.removal.read().unwrap_or_else(PoisonError::into_inner);
-        let settled = self.snapshotter.settle(alone);
-        let layers = topmost(settled.map_err(|err| Error::Snapshot(err.to_string()))?);
+        let settled = failpoint::step("pull/settle", || {
+            self.snapshotter.settle(alone).map_err(|err| Error::Snapshot(err.to_string()))
+        });
+        let layers = topmost(settled?);
         let lease = self.lease(layers.iter().chain(alone).cloned());
         Ok((layers, lease))
     }
 
     /// Makes all that was committed durable.
     pub(super) fn sync(&self) -> Result<(), Error> {
-        self.snapshotter.sync().map_err(|err| Error::Snapshot(err.to_string()))
+        failpoint::step("pull/sync-layers", || {
+            self.snapshotter.sync().map_err(|err| Error::Snapshot(err.to_string()))
+        })
     }
 
     /// What all wanted layers take.
@@ -205,7 +210,9 @@ impl Layers {
         let _alone = self.emptying.lock().await;
         loop {
             let snapshotter = self.snapshotter.clone();
-            let emptied = tokio::task::spawn_blocking(move || snapshotter.empty_trash(TRASH_STEP));
+            let empty =
+                move || failpoint::sure("trash/empty", || snapshotter.empty_trash(TRASH_STEP));
+            let emptied = tokio::task::spawn_blocking(empty);
             match emptied.await {
                 Ok(Ok(true)) => return,
                 Ok(Ok(false)) => tokio::time::sleep(TRASH_STEP).await,
@@ -225,7 +232,7 @@ impl Layers {
         let _alone = self.removal.write().unwrap_or_else(PoisonError::into_inner);
         let wanted = self.lock();
         let keep: HashSet<LayerId> = wanted.layers.keys().cloned().collect();
-        if let Err(err) = self.snapshotter.gc(&keep) {
+        if let Err(err) = failpoint::sure("trash/all-unwanted", || self.snapshotter.gc(&keep)) {
             tracing::warn!(%err, "removal of unwanted layers is incomplete");
         }
     }
@@ -238,7 +245,9 @@ impl Layers {
         if wanted.layers.contains_key(layer) {
             return true;
         }
-        let removed = self.snapshotter.remove_layer(layer);
+        let removed = failpoint::step("trash/layer", || {
+            self.snapshotter.remove_layer(layer).map_err(|err| Error::Snapshot(err.to_string()))
+        });
         if let Err(err) = &removed {
             tracing::warn!(%err, %layer, "layer not removed yet; the next removal tries again");
         }

@@ -11,6 +11,7 @@ use super::gc::{Layers, Lease};
 use super::pull::blocking;
 use super::table::{Image, ImageRecord, Table};
 use super::{Inner, RECORDS};
+use crate::failpoint;
 
 /// Builds the table from the records of an earlier run. A name in two records, left by a crash between their
 /// writes, belongs to the image that was pulled last. An image without its layers is not listed, so that the
@@ -99,8 +100,10 @@ impl Inner {
             images.push(Arc::new(loser.with(rest)));
         }
         images.push(Arc::new(Image::new(record, layers, lease)));
-        let mut table = self.table_mut();
-        images.into_iter().for_each(|image| table.insert(image));
+        failpoint::sure("pull/table", || {
+            let mut table = self.table_mut();
+            images.into_iter().for_each(|image| table.insert(image));
+        });
         Ok(())
     }
 
@@ -108,7 +111,7 @@ impl Inner {
         self.linger_no_more(None);
         let _change = self.change.lock().await;
         let Some(image) = self.table().resolve(text) else { return Ok(()) };
-        self.table_mut().remove(&image.id);
+        failpoint::sure("image-remove/table", || self.table_mut().remove(&image.id));
         if let Err(err) = self.store.delete(RECORDS, image.id.as_str()).await {
             self.table_mut().insert(image);
             return Err(Error::Store(err.to_string()));

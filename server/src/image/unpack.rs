@@ -19,6 +19,7 @@ use super::gc::Layers;
 use super::manifest::Descriptor;
 use super::progress::Progress;
 use super::registry::Blob;
+use crate::failpoint;
 
 /// Pieces of the blob that wait for the inflating thread; each at most some hundred KiB.
 const NETWORK_DEPTH: usize = 8;
@@ -116,13 +117,13 @@ fn extract(
 ) -> Result<(), Error> {
     let failed =
         |err: snapshotter::Error| Error::Snapshot(format!("layer {}: {err}", descriptor.digest));
-    let mut ingest = snapshotter.ingest(limits).map_err(failed)?;
-    let extracted = ingest.extract(stream).map_err(failed)?;
+    let mut ingest = failpoint::step("pull/ingest", || snapshotter.ingest(limits).map_err(failed))?;
+    let extracted = failpoint::step("pull/extract", || ingest.extract(stream).map_err(failed))?;
     // Another kind of digest has been compared while inflating.
     if diff_id.algorithm() == Algorithm::Sha256 && extracted.diff_id.as_str() != diff_id.as_str() {
         return Err(wrong_diff(descriptor, diff_id, extracted.diff_id.as_str()));
     }
-    ingest.commit(layer).map_err(failed)
+    failpoint::step("pull/commit", || ingest.commit(layer).map_err(failed))
 }
 
 fn wrong_diff(descriptor: &Descriptor, want: &Digest, got: &str) -> Error {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::config::{DnsConfig, PodOrHost, SandboxConfig};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::id::SandboxId;
 
 const HOST_HOSTS: &str = "/etc/hosts";
@@ -47,7 +48,7 @@ pub(super) fn write(
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).map_err(Error::io("write", path))
+    failpoint::step("run/file", || std::fs::write(path, bytes).map_err(Error::io("write", path)))
 }
 
 fn hosts(hostname: &str, ips: &[IpAddr]) -> String {

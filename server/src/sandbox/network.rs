@@ -8,6 +8,7 @@ use super::config::{Protocol, SandboxConfig};
 use super::readiness::Readiness;
 use crate::container::node::Node;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::id::SandboxId;
 use crate::operation::Operation;
 use crate::telemetry::blocking;
@@ -99,7 +100,12 @@ pub(super) fn attachment(id: &SandboxId, config: &SandboxConfig, netns: &Path) -
 
 /// Makes the namespace, with its loopback up.
 pub(super) async fn make_netns(path: PathBuf) -> Result<()> {
-    blocking(move || cni::netns::create(&path).map_err(|err| Error::Network(err.to_string()))).await
+    blocking(move || {
+        failpoint::step("run/netns", || {
+            cni::netns::create(&path).map_err(|err| Error::Network(err.to_string()))
+        })
+    })
+    .await
 }
 
 /// Runs the plugins' ADD. The addresses, the one that CRI reports first in front, and the whole result.
@@ -114,7 +120,9 @@ pub(super) async fn attach(
     let deadline = node.hands.cni.deadline().or(&cancel);
     let ifname = attachment.ifname.clone();
     let cni = node.hands.cni.clone();
-    let add = blocking(move || cni.add(&network, &attachment, &deadline).map_err(failed));
+    let add = blocking(move || {
+        failpoint::step("run/cni-add", || cni.add(&network, &attachment, &deadline).map_err(failed))
+    });
     tokio::pin!(add);
     let result = tokio::select! {
         result = &mut add => result?,

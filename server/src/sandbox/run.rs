@@ -10,6 +10,7 @@ use crate::container::shim::{Namespaces, Shim, Wanted};
 use crate::container::spec::unsupported;
 use crate::container::state::now;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::id::SandboxId;
 use crate::operation::Operation;
 use crate::resource::{self, Resource};
@@ -48,9 +49,13 @@ pub(crate) async fn run(
     let intent = plan(pods, config, runtime_handler)?;
     let sandbox = Arc::new(Sandbox::new(intent.record));
     operation.enter("recording the intent")?;
-    sandbox.keep(&pods.node).await?;
-    match bring_up(pods, &sandbox, intent.network, operation).await {
+    let run = async {
+        sandbox.keep(&pods.node).await?;
+        bring_up(pods, &sandbox, intent.network, operation).await
+    };
+    match run.await {
         Ok(()) => Ok(sandbox.id().clone()),
+        // A record that could not be kept may be there all the same.
         Err(err) => {
             undo(pods, sandbox).await;
             Err(err)
@@ -217,15 +222,19 @@ fn wanted_namespaces(
 fn make_directory(dir: &Path, shm_size: Option<u64>) -> Result<()> {
     use rustix::mount::{MountFlags, mount};
     for path in [dir, &dir.join("shim"), &dir.join("ctr"), &dir.join("shm")] {
-        std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
+        failpoint::step("run/directory", || {
+            std::fs::create_dir_all(path).map_err(Error::io("create", path))
+        })?;
     }
     let Some(size) = shm_size else { return Ok(()) };
     let target = dir.join("shm");
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let options = std::ffi::CString::new(format!("mode=1777,size={size}"))
         .map_err(|err| Error::Internal(err.to_string()))?;
-    mount("shm", &target, "tmpfs", flags, options.as_c_str())
-        .map_err(Error::io("mount tmpfs on", &target))
+    failpoint::step("run/shm", || {
+        mount("shm", &target, "tmpfs", flags, options.as_c_str())
+            .map_err(Error::io("mount tmpfs on", &target))
+    })
 }
 
 /// Releases what a failed run holds and forgets it; what cannot be released stays visible as not ready.
