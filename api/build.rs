@@ -17,8 +17,8 @@ const SHIM: &[&str] = &[
     "ttrpc/ttrpc.proto",
 ];
 
-/// The kubelet's interface: messages, and both halves of its gRPC services.
-const CRI: &str = "cri/v1/service.proto";
+/// The kubelet's interface and our own beside it: messages, and both halves of the gRPC services.
+const GRPC: &[&str] = &["cri/v1/service.proto", "podwright/v1/node.proto"];
 
 /// CRI messages that carry secrets: `src/redact.rs` writes their `Debug`.
 const SECRET: &[&str] = &["runtime.v1.AuthConfig", "runtime.v1.KeyValue"];
@@ -36,15 +36,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_fds_with_config(shim, named())?;
 
     if std::env::var_os("CARGO_FEATURE_CRI").is_some() {
-        let cri = protox::compile([CRI], [root])?;
+        let grpc = protox::compile(GRPC, [root])?;
         let out = std::env::var_os("OUT_DIR").ok_or("no OUT_DIR")?;
-        std::fs::write(Path::new(&out).join("cri.bin"), cri.encode_to_vec())?;
+        std::fs::write(Path::new(&out).join("grpc.bin"), grpc.encode_to_vec())?;
         tonic_prost_build::configure()
             .build_transport(false)
             .generate_default_stubs(true)
             .btree_map(".")
             .skip_debug(SECRET)
-            .compile_fds_with_config(cri, named())?;
+            .compile_fds_with_config(grpc, named())?;
     }
     Ok(())
 }

@@ -5,9 +5,6 @@
 pub mod v1 {
     pub use generated::*;
 
-    /// The interface described by itself: an encoded `google.protobuf.FileDescriptorSet`.
-    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cri.bin"));
-
     #[allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic)]
     mod generated {
         include!(concat!(env!("OUT_DIR"), "/runtime.v1.rs"));

@@ -1,5 +1,5 @@
-//! Podwright's wire contracts as types: CRI v1, containerd's shim interfaces, and what
-//! podwright-shim adds to them.
+//! Podwright's wire contracts as types: CRI v1, our own calls beside it, containerd's shim
+//! interfaces, and what podwright-shim adds to them.
 //!
 //! Everything here is generated from `proto/`, apart from the names by which services, events
 //! and packed messages are known on the wire. There is no logic and no I/O.
@@ -11,8 +11,15 @@
 mod any;
 #[cfg(feature = "cri")]
 pub mod cri;
+#[cfg(feature = "cri")]
+pub mod node;
 
 pub use any::{NotPacked, pack, unpack};
+
+/// CRI and our own interface beside it, described by themselves: an encoded
+/// `google.protobuf.FileDescriptorSet`.
+#[cfg(feature = "cri")]
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/grpc.bin"));
 
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 mod generated {

@@ -11,6 +11,7 @@ use api::cri::v1::{
     Container, ContainerStatus, ContainerStatusRequest, ListContainersRequest,
     ListPodSandboxRequest, PodSandbox, PodSandboxStatus, PodSandboxStatusRequest,
 };
+use api::node::v1::node_client::NodeClient;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -22,11 +23,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// There where systemd runs.
 const SYSTEMD: &str = "/run/systemd/system";
 
-/// Both CRI services over one connection.
+/// Both CRI services, and our own, over one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Daemon {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
     pub(crate) images: ImageServiceClient<Channel>,
+    pub(crate) node: NodeClient<Channel>,
 }
 
 /// A path, or a path written the way crictl wants it.
@@ -52,7 +54,8 @@ impl Daemon {
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_ANSWER),
-            images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER),
+            images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER),
+            node: NodeClient::new(channel).max_decoding_message_size(MAX_ANSWER),
         })
     }
 

@@ -32,6 +32,17 @@ pub(crate) fn age(then: i64, now: i64) -> String {
     }
 }
 
+/// A duration of milliseconds, in one unit: `0.4s`, `90s`, `5m`, `30h`.
+pub(crate) fn duration(milliseconds: u64) -> String {
+    let seconds = i64::try_from(milliseconds / 1000).unwrap_or(i64::MAX);
+    match seconds {
+        0..10 => format!("{}.{}s", seconds, milliseconds % 1000 / 100),
+        s if s < 2 * MINUTE => format!("{s}s"),
+        s if s < 2 * HOUR => format!("{}m", s / MINUTE),
+        s => format!("{}h", s / HOUR),
+    }
+}
+
 /// A size in decimal units, with three digits: `812 B`, `52.3 MB`.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];

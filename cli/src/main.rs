@@ -15,6 +15,7 @@ mod inspect;
 mod json;
 mod log_file;
 mod logs;
+mod ops;
 mod pods;
 mod ps;
 mod pull;
@@ -68,6 +69,7 @@ enum Verb {
     Rm(rm::Args),
     Rmi(rmi::Args),
     Inspect(inspect::Args),
+    Ops(ops::Args),
     Version(version::Args),
 }
 
@@ -102,6 +104,7 @@ async fn obey(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Rm(args) => rm::run(args, &mut daemon).await,
         Verb::Rmi(args) => rmi::run(args, &mut daemon).await,
         Verb::Inspect(args) => inspect::run(args, &mut daemon).await,
+        Verb::Ops(args) => ops::run(args, &mut daemon).await,
         Verb::Version(_) => unreachable!("answered above, without a daemon"),
     }
 }

@@ -1,7 +1,7 @@
 //! Until when a caller waits, and how it gives up earlier.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -42,13 +42,15 @@ pub struct Deadline {
     started: Instant,
     at: Instant,
     cancel: Option<Cancel>,
+    /// Where the plugin that is being waited for is told.
+    tells: Option<Arc<Mutex<String>>>,
 }
 
 impl Deadline {
     /// That long from now.
     pub fn after(limit: Duration) -> Self {
         let started = Instant::now();
-        Self { started, at: started + limit, cancel: None }
+        Self { started, at: started + limit, cancel: None, tells: None }
     }
 
     /// Ends earlier if `cancel` is used.
@@ -56,10 +58,22 @@ impl Deadline {
         Self { cancel: Some(cancel.clone()), ..self }
     }
 
+    /// Tells in `whom` which plugin is being waited for; empty while it is none.
+    pub fn telling(self, whom: &Arc<Mutex<String>>) -> Self {
+        Self { tells: Some(whom.clone()), ..self }
+    }
+
+    /// Says what is being waited for now.
+    pub(crate) fn tell(&self, what: String) {
+        if let Some(whom) = &self.tells {
+            *whom.lock().unwrap_or_else(PoisonError::into_inner) = what;
+        }
+    }
+
     /// A deadline that leaves half of the remaining time to whoever comes next.
     pub(crate) fn half(&self) -> Self {
         let now = Instant::now();
-        Self { started: now, at: now + self.left() / 2, cancel: self.cancel.clone() }
+        Self { started: now, at: now + self.left() / 2, ..self.clone() }
     }
 
     /// From now on; zero when it has passed.

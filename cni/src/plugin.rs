@@ -56,7 +56,9 @@ pub(crate) fn execute(call: &Call<'_>, deadline: &Deadline) -> Result<Vec<u8>> {
         max_stdout: call.max_output,
     };
     let started = Instant::now();
+    deadline.tell(format!("plugin {}", path.display()));
     let outcome = process::run(&program, deadline);
+    deadline.tell(String::new());
     let took = started.elapsed().as_secs_f64() * 1000.0;
     let verb = call.verb.command();
     tracing::debug!(plugin = call.plugin, verb, ms = took, ok = outcome.is_ok(), "cni plugin");

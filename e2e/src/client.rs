@@ -13,6 +13,8 @@ use tonic::{Request, Status};
 use crate::cri::image_service_client::ImageServiceClient;
 use crate::cri::runtime_service_client::RuntimeServiceClient;
 use crate::cri::*;
+use crate::node::node_client::NodeClient;
+use crate::node::{ListOperationsRequest, ListOperationsResponse};
 
 /// What the kubelet receives at most.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -78,6 +80,8 @@ calls! {
         pull_image(PullImageRequest) -> PullImageResponse,
         remove_image(RemoveImageRequest) -> RemoveImageResponse,
         image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse;
+    NodeClient:
+        list_operations(ListOperationsRequest) -> ListOperationsResponse;
 }
 
 impl Client {

@@ -24,3 +24,5 @@ pub use world::{Options, World};
 
 /// CRI, as the tests speak it.
 pub use api::cri::v1 as cri;
+/// What podwrightd serves beside CRI.
+pub use api::node::v1 as node;

@@ -12,16 +12,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, SnapshotterKind};
 use crate::container::facts;
-use crate::container::node::Node;
+use crate::container::node::{Node, Undone};
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::host::{Host, cgroup};
 use crate::image::{Images, Settings};
+use crate::operation::Operations;
 use crate::resource::Hands;
 use crate::sandbox::{Pods, network::Networks};
 use crate::store::Store;
 use crate::telemetry::Tasks;
-use crate::{cri, recover, sys};
+use crate::{container, cri, image, recover, sandbox, sys};
 
 /// How long operations may take to end once the daemon shall stop. What is cut off is released at the next start.
 const GRACE: Duration = Duration::from_secs(10);
@@ -106,7 +107,11 @@ fn assemble(config: Config) -> Result<Pods> {
         );
     }
     let databases = config.root.join("db");
-    let store = failpoint::step("start/store", || Store::open(&databases.join("pods")))?;
+    // What ends with the boot has its copies where everything does that ends with the boot.
+    let copies = config.state.join("records");
+    let store = failpoint::step("start/store", || {
+        Store::open(&databases.join("pods"), &copies, &[sandbox::TABLE, container::TABLE])
+    })?;
     let kind = match config.snapshotter {
         SnapshotterKind::Auto => snapshotter::Kind::Auto,
         SnapshotterKind::Overlay => snapshotter::Kind::Overlay,
@@ -117,13 +122,15 @@ fn assemble(config: Config) -> Result<Pods> {
             .map_err(|err| Error::Image(err.to_string()))
     })?;
     let snapshotter = Arc::new(snapshotter);
-    let tasks = Tasks::default();
-    let database = Store::open(&databases.join("images"))?;
+    let (tasks, operations) = (Tasks::default(), Operations::default());
+    let copies = config.root.join("images/records");
+    let database = Store::open(&databases.join("images"), &copies, &[image::RECORDS])?;
     let images = Images::open(
         &config.root,
         snapshotter.clone(),
         database,
         tasks.clone(),
+        operations.clone(),
         Settings::new(&config),
     )
     .map_err(|err| Error::Image(err.to_string()))?;
@@ -136,7 +143,8 @@ fn assemble(config: Config) -> Result<Pods> {
     let networks = Networks::load(&config.network.conf_dir);
     let hands = Hands { cni: Arc::new(cni), snapshotter };
     let facts = facts::node(&host)?;
-    let node = Node::new(config, host, facts, store, tasks, hands, images);
+    let undone = Undone::default();
+    let node = Node { config, host, facts, store, tasks, operations, hands, images, undone };
     Ok(Pods::new(Arc::new(node), networks))
 }
 

@@ -1,14 +1,28 @@
-//! An operation under way: what it is about, which stage it is in, since when, and whether it shall end.
+//! Operations under way: what each is about, which stage it is in, since when, what it waits for, who waits for
+//! it, and whether it shall end.
 //!
 //! Operations belong to the daemon, not to the caller that asked for them. The one that runs one tells it
-//! each stage it enters; whoever waits for it can say where it is and for how long.
+//! each stage it enters; whoever waits for it can say where it is and for how long. [`Operations`] lists all
+//! that there are; one leaves the list when nobody holds it any more.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
+
+/// All operations of the daemon; clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Operations(Arc<Mutex<Listed>>);
+
+#[derive(Debug, Default)]
+struct Listed {
+    next: u64,
+    by_number: BTreeMap<u64, Weak<Operation>>,
+}
 
 /// Shared between the task that works and those who wait for it.
 #[derive(Debug)]
@@ -16,41 +30,140 @@ pub(crate) struct Operation {
     what: String,
     started: Instant,
     stage: Mutex<(&'static str, Instant)>,
+    waits_for: Mutex<Vec<Arc<Mutex<String>>>>,
+    callers: AtomicU32,
+    transfer: Counters,
     cancel: CancellationToken,
+    /// Where it is listed, and under which number.
+    listed: (Operations, u64),
 }
 
-/// Where an operation is, for an error text.
+#[derive(Debug, Default)]
+struct Counters {
+    bytes_done: AtomicU64,
+    bytes_total: AtomicU64,
+    layers_done: AtomicU32,
+    layers_total: AtomicU32,
+}
+
+/// How much of what an operation moves is here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Transfer {
+    /// Bytes as they come over the wire.
+    pub bytes_done: u64,
+    /// Of so many; 0 until it is known.
+    pub bytes_total: u64,
+    pub layers_done: u32,
+    pub layers_total: u32,
+}
+
+/// Where an operation is at one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     pub what: String,
+    /// As it reads after "while".
     pub stage: &'static str,
     pub in_stage: Duration,
     pub age: Duration,
+    /// Paths, plugins and programs that it waits for now, where they are known.
+    pub waits_for: Vec<String>,
+    /// How many callers wait for its result.
+    pub callers: u32,
+    pub transfer: Transfer,
+    pub cancelled: bool,
 }
 
-impl Operation {
-    /// A new operation in its first stage, described as `verb object`.
-    pub(crate) fn new(what: impl Into<String>) -> Self {
+/// Somebody waits for the operation, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Caller<'a>(&'a Operation);
+
+/// The operation waits for something, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
+    operation: &'a Operation,
+    what: Arc<Mutex<String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing can panic while holding one of them: the guarded values are only copied, pushed and removed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Operations {
+    /// Begins an operation in its first stage, described as `verb object`.
+    pub(crate) fn begin(&self, what: impl Into<String>) -> Arc<Operation> {
+        let mut listed = lock(&self.0);
+        let number = listed.next;
+        listed.next += 1;
         let now = Instant::now();
-        Self {
+        let operation = Arc::new(Operation {
             what: what.into(),
             started: now,
             stage: Mutex::new(("queued", now)),
+            waits_for: Mutex::default(),
+            callers: AtomicU32::new(0),
+            transfer: Counters::default(),
             cancel: CancellationToken::new(),
-        }
+            listed: (self.clone(), number),
+        });
+        listed.by_number.insert(number, Arc::downgrade(&operation));
+        operation
     }
 
+    /// Every operation under way, the oldest first.
+    pub(crate) fn list(&self) -> Vec<Progress> {
+        // Upgraded while locked, dropped after: an operation that ends here takes the lock itself.
+        let all: Vec<_> = lock(&self.0).by_number.values().filter_map(Weak::upgrade).collect();
+        all.iter().map(|operation| operation.progress()).collect()
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        let (operations, number) = &self.listed;
+        lock(&operations.0).by_number.remove(number);
+    }
+}
+
+impl Operation {
     /// Enters a stage, named as it reads after "while" (`mounting the root file system`).
     ///
     /// # Errors
     /// `Cancelled` when the operation shall end: stages are where it may.
     pub(crate) fn enter(&self, stage: &'static str) -> Result<()> {
         if self.cancel.is_cancelled() {
-            return Err(Error::Cancelled { stage: self.progress().stage });
+            return Err(Error::Cancelled { stage: lock(&self.stage).0 });
         }
         tracing::debug!(operation = %self.what, stage, "enters stage");
-        *self.lock() = (stage, Instant::now());
+        *lock(&self.stage) = (stage, Instant::now());
         Ok(())
+    }
+
+    /// Says what the operation waits for, a path or a plugin, until the answer is dropped.
+    pub(crate) fn waits_for(&self, what: impl Into<String>) -> Waiting<'_> {
+        let waiting = Waiting { operation: self, what: Arc::new(Mutex::new(what.into())) };
+        lock(&self.waits_for).push(waiting.what.clone());
+        waiting
+    }
+
+    /// Counts a caller, until the answer is dropped.
+    pub(crate) fn caller(&self) -> Caller<'_> {
+        self.callers.fetch_add(1, Ordering::Relaxed);
+        Caller(self)
+    }
+
+    /// So much is to come.
+    pub(crate) fn expect(&self, bytes: u64, layers: u32) {
+        self.transfer.bytes_total.store(bytes, Ordering::Relaxed);
+        self.transfer.layers_total.store(layers, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_bytes(&self, bytes: u64) {
+        self.transfer.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_layer(&self) {
+        self.transfer.layers_done.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Asks the operation to end at its next stage.
@@ -70,31 +183,62 @@ impl Operation {
 
     /// Where it is now.
     pub(crate) fn progress(&self) -> Progress {
-        let (stage, since) = *self.lock();
+        let (stage, since) = *lock(&self.stage);
+        let mut waits_for: Vec<String> =
+            lock(&self.waits_for).iter().map(|what| lock(what).clone()).collect();
+        waits_for.retain(|what| !what.is_empty());
+        let Counters { bytes_done, bytes_total, layers_done, layers_total } = &self.transfer;
         Progress {
             what: self.what.clone(),
             stage,
             in_stage: since.elapsed(),
             age: self.started.elapsed(),
+            waits_for,
+            callers: self.callers.load(Ordering::Relaxed),
+            transfer: Transfer {
+                bytes_done: bytes_done.load(Ordering::Relaxed),
+                bytes_total: bytes_total.load(Ordering::Relaxed),
+                layers_done: layers_done.load(Ordering::Relaxed),
+                layers_total: layers_total.load(Ordering::Relaxed),
+            },
+            cancelled: self.cancel.is_cancelled(),
         }
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, (&'static str, Instant)> {
-        // Nothing can panic while holding it: the guarded value is only copied.
-        self.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        self.0.callers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Waiting<'_> {
+    /// Where what is waited for can be told anew; nothing while it is empty.
+    pub(crate) fn text(&self) -> &Arc<Mutex<String>> {
+        &self.what
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.operation.waits_for).retain(|what| !Arc::ptr_eq(what, &self.what));
     }
 }
 
 impl std::fmt::Display for Progress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{}: {} for {:.1} s, {:.1} s in all",
-            self.what,
-            self.stage,
-            self.in_stage.as_secs_f64(),
-            self.age.as_secs_f64()
-        )
+        write!(f, "{}: {} for {:.1} s", self.what, self.stage, self.in_stage.as_secs_f64())?;
+        if !self.waits_for.is_empty() {
+            write!(f, ", waiting for {}", self.waits_for.join(" and "))?;
+        }
+        if self.transfer.bytes_total > 0 {
+            let Transfer { bytes_done, bytes_total, layers_done, layers_total } = self.transfer;
+            write!(
+                f,
+                ", {bytes_done} of {bytes_total} bytes, {layers_done} of {layers_total} layers"
+            )?;
+        }
+        write!(f, ", {:.1} s in all", self.age.as_secs_f64())
     }
 }
 
@@ -104,10 +248,40 @@ mod tests {
 
     #[test]
     fn a_cancelled_operation_ends_at_its_next_stage_and_says_where_it_was() {
-        let operation = Operation::new("run sandbox x");
+        let operation = Operations::default().begin("run sandbox x");
         operation.enter("starting the shim").unwrap();
         operation.cancel();
         let err = operation.enter("attaching the network").unwrap_err();
         assert!(matches!(err, Error::Cancelled { stage: "starting the shim" }), "{err}");
+    }
+
+    #[test]
+    fn the_list_has_what_is_under_way_and_nothing_else() {
+        let operations = Operations::default();
+        let first = operations.begin("first");
+        let second = operations.begin("second");
+        let names = || operations.list().into_iter().map(|one| one.what).collect::<Vec<_>>();
+        assert_eq!(names(), ["first", "second"]);
+        drop(first);
+        assert_eq!(names(), ["second"]);
+        drop(second);
+        assert!(names().is_empty() && lock(&operations.0).by_number.is_empty());
+    }
+
+    #[test]
+    fn callers_and_what_is_waited_for_are_told_while_they_last() {
+        let operation = Operations::default().begin("create c");
+        operation.enter("resolving mounts").unwrap();
+        let (_one, two) = (operation.caller(), operation.caller());
+        let path = operation.waits_for("/mnt/nfs");
+        let now = operation.progress();
+        assert_eq!((now.callers, now.waits_for.as_slice()), (2, &["/mnt/nfs".to_owned()][..]));
+        assert!(
+            now.to_string().contains("resolving mounts for 0.0 s, waiting for /mnt/nfs"),
+            "{now}"
+        );
+        drop((two, path));
+        let now = operation.progress();
+        assert_eq!((now.callers, now.waits_for.len()), (1, 0));
     }
 }

@@ -5,10 +5,11 @@
 //! when it is on the disk. One writer thread for each database folds all writes that wait into one commit
 //! (redb has no group commit of its own).
 //!
-//! Records are versioned JSON. One that cannot be decoded is set aside under its own table, and a database
-//! that cannot be opened is renamed aside: neither keeps the daemon from starting, since the host's own state
-//! is compared with the records anyway.
+//! Records are versioned JSON. Each has a copy in a file of its own (see `mirror`). A record that cannot be
+//! decoded is set aside and replaced by its copy, and a database that cannot be read is renamed aside and made
+//! again from the copies, as is one that is gone: none of these keeps the daemon from starting.
 
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::error::{Error, Result};
 use crate::failpoint;
 
+mod mirror;
 #[cfg(feature = "store-redb")]
 mod redb;
 #[cfg(feature = "store-sled")]
@@ -27,6 +29,8 @@ mod sled;
 use redb::Redb as Chosen;
 #[cfg(feature = "store-sled")]
 use sled::Sled as Chosen;
+
+use mirror::Mirror;
 
 /// Leads every record; a reader that does not know the version sets the record aside.
 const RECORD_VERSION: u8 = 1;
@@ -48,12 +52,20 @@ pub(crate) struct Write {
 /// `commit` applies all writes or none, and returns only when they survive a loss of power. `scan` sees every
 /// commit that returned. A table that was never written is empty. One process at a time has a database open.
 trait Engine: Send + Sized + 'static {
-    /// Opens the database at `path`, creating it if there is none.
-    fn open(path: &Path) -> Result<Self>;
+    /// Opens the database at `path`, creating it if there is none, and makes sure that all of it can be read.
+    fn open(path: &Path) -> Result<(Self, Condition)>;
     /// Applies the writes, in order, in one durable transaction.
     fn commit(&self, writes: &[Write]) -> Result<()>;
     /// All entries of a table, by key.
     fn scan(&self, table: &str) -> Result<Vec<(String, Vec<u8>)>>;
+}
+
+/// How a database was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Whole,
+    /// It was damaged; the engine went back to an earlier state of it.
+    Mended,
 }
 
 type Entries = Vec<(String, Vec<u8>)>;
@@ -63,12 +75,15 @@ type Outcome = oneshot::Receiver<Result<(), String>>;
 enum Job {
     Commit(Vec<Write>, oneshot::Sender<Result<(), String>>),
     Scan(&'static str, mpsc::SyncSender<Result<Entries>>),
+    /// Has the copies of a table be those of these records.
+    Agree(&'static str, Entries),
 }
 
 /// A handle on one database; clones share it.
 #[derive(Clone)]
 pub(crate) struct Store {
     jobs: mpsc::Sender<Job>,
+    mirror: std::sync::Arc<Mirror>,
 }
 
 impl std::fmt::Debug for Store {
@@ -78,30 +93,35 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the database at `path` (a file or directory, by engine). A broken one is renamed aside.
+    /// Opens the database at `path` (a file or directory, by engine), which holds these tables; copies of its
+    /// records are kept below `mirror`. A database that is broken is renamed aside; then, and when there was none,
+    /// it is made again from the copies.
     ///
     /// # Errors
     /// When not even an empty database can be made there.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        Self::open_with::<Chosen>(path)
+    pub(crate) fn open(path: &Path, mirror: &Path, tables: &[&'static str]) -> Result<Self> {
+        Self::open_with::<Chosen>(path, mirror, tables)
     }
 
-    fn open_with<E: Engine>(path: &Path) -> Result<Self> {
-        let engine = match E::open(path) {
-            Ok(engine) => engine,
-            Err(err) if path.exists() => {
-                let aside = set_aside(path)?;
-                tracing::error!(%err, aside = %aside.display(), "database cannot be opened; set aside, starting with none");
-                E::open(path)?
-            }
+    fn open_with<E: Engine>(path: &Path, mirror: &Path, tables: &[&'static str]) -> Result<Self> {
+        let mirror = std::sync::Arc::new(Mirror::new(mirror));
+        let known = path.exists();
+        let engine = match open_whole::<E>(path) {
+            Ok((engine, Condition::Whole)) if known => engine,
+            // Better an earlier state than none.
+            Ok((engine, Condition::Mended)) if mirror.all(tables).is_empty() => engine,
+            Ok((engine, Condition::Whole)) => remake(engine, &mirror, tables)?,
+            Ok((_, Condition::Mended)) => replace::<E>(path, "it is damaged", &mirror, tables)?,
+            Err(err) if path.exists() => replace(path, &err.to_string(), &mirror, tables)?,
             Err(err) => return Err(err),
         };
         let (jobs, queue) = mpsc::channel();
+        let copies = mirror.clone();
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_loop(&engine, &queue))
+            .spawn(move || write_loop(&engine, &copies, &queue))
             .map_err(Error::io("start the writer thread of", path))?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, mirror })
     }
 
     /// Keeps `value` under `key`; durable once the future is done. Writes are applied in the order of the calls,
@@ -139,7 +159,8 @@ impl Store {
         Ok(outcome)
     }
 
-    /// Every record of a table. Those that cannot be decoded are set aside and logged. Blocks: for start-up.
+    /// Every record of a table. Those that cannot be decoded are set aside and logged, and their copies take their
+    /// place. Blocks: for start-up.
     ///
     /// # Errors
     /// When the engine cannot read.
@@ -148,24 +169,40 @@ impl Store {
         table: &'static str,
     ) -> Result<Vec<(String, T)>> {
         let mut records = Vec::new();
-        let mut bad = Vec::new();
+        let mut entries = Vec::new();
+        let mut changed = Vec::new();
         for (key, bytes) in self.scan(table)? {
             match decode(&bytes) {
-                Ok(value) => records.push((key, value)),
+                Ok(value) => {
+                    entries.push((key.clone(), bytes));
+                    records.push((key, value));
+                }
                 Err(reason) => {
-                    tracing::error!(table, key, reason, "record cannot be decoded; set aside");
-                    bad.push(Write {
-                        table: ASIDE,
-                        key: format!("{table}/{key}"),
-                        value: Some(bytes),
+                    let copy = self.mirror.get(table, &key);
+                    let copy = copy.and_then(|copy| Some((decode(&copy).ok()?, copy)));
+                    let with_copy = copy.is_some();
+                    tracing::error!(
+                        table,
+                        key,
+                        reason,
+                        with_copy,
+                        "record cannot be decoded; set aside"
+                    );
+                    let aside = format!("{table}/{key}");
+                    changed.push(Write { table: ASIDE, key: aside, value: Some(bytes) });
+                    let value = copy.map(|(value, copy)| {
+                        entries.push((key.clone(), copy.clone()));
+                        records.push((key.clone(), value));
+                        copy
                     });
-                    bad.push(Write { table, key, value: None });
+                    changed.push(Write { table, key, value });
                 }
             }
         }
-        if !bad.is_empty() {
-            self.send(bad)?.blocking_recv().ok();
+        if !changed.is_empty() {
+            self.send(changed)?.blocking_recv().ok();
         }
+        self.jobs.send(Job::Agree(table, entries)).map_err(|_| writer_gone())?;
         Ok(records)
     }
 
@@ -201,6 +238,38 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     }
 }
 
+/// An engine may panic on what is no database of its own making.
+fn open_whole<E: Engine>(path: &Path) -> Result<(E, Condition)> {
+    catch_unwind(|| E::open(path)).unwrap_or_else(|_| {
+        Err(Error::Store(format!("open {}: the engine gave up on it", path.display())))
+    })
+}
+
+/// Sets a database aside and makes a new one in its place.
+fn replace<E: Engine>(
+    path: &Path,
+    why: &str,
+    mirror: &Mirror,
+    tables: &[&'static str],
+) -> Result<E> {
+    let aside = set_aside(path)?;
+    tracing::error!(why, aside = %aside.display(), "database cannot be used; set aside");
+    remake(E::open(path)?.0, mirror, tables)
+}
+
+/// Fills a new database with the copies of the records that an earlier one had.
+fn remake<E: Engine>(engine: E, mirror: &Mirror, tables: &[&'static str]) -> Result<E> {
+    let copies = mirror.all(tables);
+    if !copies.is_empty() {
+        engine.commit(&copies)?;
+        tracing::warn!(
+            records = copies.len(),
+            "a lost database was made again from copies of its records"
+        );
+    }
+    Ok(engine)
+}
+
 fn set_aside(path: &Path) -> Result<PathBuf> {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -212,8 +281,8 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
     Ok(aside)
 }
 
-/// Commits, between the failpoints of each of the writes.
-fn commit<E: Engine>(engine: &E, writes: &[Write]) -> Result<()> {
+/// Commits, and has the copies follow, between the failpoints of each of the writes.
+fn commit<E: Engine>(engine: &E, mirror: &Mirror, writes: &[Write]) -> Result<()> {
     let pass = |when: &str| {
         writes.iter().try_for_each(|write| {
             let verb = if write.value.is_some() { "put" } else { "delete" };
@@ -222,17 +291,19 @@ fn commit<E: Engine>(engine: &E, writes: &[Write]) -> Result<()> {
     };
     pass("before")?;
     engine.commit(writes)?;
+    mirror.follow(writes);
     pass("after")
 }
 
 /// Serves jobs until every handle is gone. All commits that wait go into one transaction.
-fn write_loop<E: Engine>(engine: &E, queue: &mpsc::Receiver<Job>) {
+fn write_loop<E: Engine>(engine: &E, mirror: &Mirror, queue: &mpsc::Receiver<Job>) {
     let mut pending = None;
     while let Some(job) = pending.take().or_else(|| queue.recv().ok()) {
         match job {
             Job::Scan(table, answer) => {
                 answer.send(engine.scan(table)).ok();
             }
+            Job::Agree(table, records) => mirror.agree(table, &records),
             Job::Commit(mut writes, done) => {
                 let mut waiting = vec![done];
                 while writes.len() < MAX_BATCH {
@@ -248,7 +319,7 @@ fn write_loop<E: Engine>(engine: &E, queue: &mpsc::Receiver<Job>) {
                         Err(_) => break,
                     }
                 }
-                let result = commit(engine, &writes).map_err(|err| err.to_string());
+                let result = commit(engine, mirror, &writes).map_err(|err| err.to_string());
                 for done in waiting {
                     done.send(result.clone()).ok();
                 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use tonic::Code;
 
 /// A conflist of one plugin, which is `script`, put where the world's plugins are looked for.
-fn with_plugin(script: &str) -> World {
+pub(crate) fn with_plugin(script: &str) -> World {
     let conflist = json!({
         "cniVersion": "1.0.0", "name": "scripted", "plugins": [{"type": "scripted"}],
     });

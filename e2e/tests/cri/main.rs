@@ -41,6 +41,7 @@ mod container;
 mod exec;
 mod exits;
 mod images;
+mod join;
 mod logs;
 mod network;
 mod node;

@@ -1,7 +1,7 @@
 //! What of this node the verbs on containers and sandboxes work with.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
 use crate::container::spec;
@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::id::SandboxId;
 use crate::image::Images;
+use crate::operation::Operations;
 use crate::resource::{self, Hands};
 use crate::store::Store;
 use crate::telemetry::Tasks;
@@ -24,25 +25,23 @@ pub(crate) struct Node {
     pub facts: spec::Node,
     pub store: Store,
     pub tasks: Tasks,
+    pub operations: Operations,
     pub hands: Hands,
     pub images: Images,
-    /// Creates that failed and could not be undone whole; released again with their sandbox.
-    leftovers: Mutex<Vec<Intent>>,
+    pub undone: Undone,
+}
+
+/// Creates that failed and could not be undone whole; released again with their sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Undone(Mutex<Vec<Intent>>);
+
+impl Undone {
+    fn lock(&self) -> MutexGuard<'_, Vec<Intent>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Node {
-    pub(crate) fn new(
-        config: Config,
-        host: Host,
-        facts: spec::Node,
-        store: Store,
-        tasks: Tasks,
-        hands: Hands,
-        images: Images,
-    ) -> Self {
-        Self { config, host, facts, store, tasks, hands, images, leftovers: Mutex::default() }
-    }
-
     /// Where a pod's files are.
     pub(crate) fn pod_dir(&self, id: &SandboxId) -> PathBuf {
         self.config.state.join("pods").join(id.as_str())
@@ -91,13 +90,13 @@ impl Node {
         if let Err(err) = self.store.put(TABLE, intent.id.as_str(), &record).await {
             tracing::error!(id = %intent.id, %err, "record not kept");
         }
-        self.leftovers.lock().unwrap_or_else(PoisonError::into_inner).push(intent);
+        self.undone.lock().push(intent);
     }
 
     /// Tries again to undo the failed creates of a sandbox. True if nothing is left of them.
     pub(crate) async fn release_leftovers(&self, sandbox: &SandboxId) -> bool {
         let mine: Vec<Intent> = {
-            let mut all = self.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.undone.lock();
             let (mine, others) = all.drain(..).partition(|intent| intent.sandbox_id == *sandbox);
             *all = others;
             mine
@@ -105,7 +104,6 @@ impl Node {
         for intent in mine {
             self.undo_create(intent).await;
         }
-        let all = self.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().all(|intent| intent.sandbox_id != *sandbox)
+        self.undone.lock().iter().all(|intent| intent.sandbox_id != *sandbox)
     }
 }

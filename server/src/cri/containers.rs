@@ -12,7 +12,6 @@ use super::{info, status, to_proto};
 use crate::container::state::State;
 use crate::container::{self, Container};
 use crate::error::Error;
-use crate::operation::Operation;
 use crate::sandbox::{self, Pods};
 use crate::telemetry::blocking;
 
@@ -81,7 +80,7 @@ pub(super) async fn stop(
     };
     let grace = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
     let shim = pods.live_shim_of(&container);
-    let operation = Arc::new(Operation::new(format!("stop container {}", container.id())));
+    let operation = flights.begin(format!("stop container {}", container.id()));
     let work = {
         let operation = operation.clone();
         async move { container::stop::stop(&container, shim.as_deref(), grace, &operation).await }
@@ -162,7 +161,7 @@ pub(super) async fn exec_sync(
     }
     let limit = u64::try_from(timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let shim = pods.shim_of(&container)?;
-    let operation = Arc::new(Operation::new(format!("exec in container {}", container.id())));
+    let operation = flights.begin(format!("exec in container {}", container.id()));
     // A command whose caller is gone, or told that its time is up, would run for nobody.
     let _caller = operation.token().drop_guard();
     let (node, told) = (pods.node.clone(), operation.clone());
@@ -189,7 +188,7 @@ pub(super) async fn update(
     };
     let wanted = from_proto::resources(linux)?;
     let shim = pods.live_shim_of(&container);
-    let operation = Arc::new(Operation::new(format!("update container {}", container.id())));
+    let operation = flights.begin(format!("update container {}", container.id()));
     let (node, told) = (pods.node.clone(), operation.clone());
     let work = async move {
         container::update::update(&node, &container, shim.as_deref(), &wanted, &told).await
@@ -211,8 +210,7 @@ pub(super) async fn reopen_log(
         return Err(Error::WrongState(text).into());
     }
     let shim = pods.shim_of(&container)?;
-    let operation =
-        Arc::new(Operation::new(format!("reopen the log of container {}", container.id())));
+    let operation = flights.begin(format!("reopen the log of container {}", container.id()));
     let work = async move { shim.reopen_log(&container).await };
     flights.detach(operation, patience, work).await.map_err(status::shared)?;
     Ok(Response::new(cri::ReopenContainerLogResponse {}))

@@ -54,8 +54,8 @@ impl cri::image_service_server::ImageService for ImageService {
         Ok(Response::new(cri::ImageStatusResponse { image, info }))
     }
 
-    /// tonic drops this future when the client goes away, and its share in the pull ends at the client's deadline;
-    /// the pull goes on for others who wait for it.
+    /// tonic drops this future when the client goes away, and the client's deadline ends it; the pull goes on, and
+    /// the client's next try joins it.
     async fn pull_image(
         &self,
         request: Request<cri::PullImageRequest>,
@@ -74,15 +74,12 @@ impl cri::image_service_server::ImageService for ImageService {
         })
         .map_err(|err| status(&err))?;
         let mut pull = self.images.pull(&name, credentials).map_err(|err| status(&err))?;
-        let Some(outcome) = in_flight::in_time(patience, &mut pull).await else {
-            return Err(Status::deadline_exceeded(format!("still {}", pull.progress().now())));
-        };
-        match outcome {
-            Ok(id) => Ok(Response::new(cri::PullImageResponse { image_ref: id.to_string() })),
-            Err(err) => {
-                tracing::warn!(image = name, %err, "image not pulled");
-                Err(status(&err))
-            }
+        let progress = pull.progress();
+        let _caller = progress.operation().caller();
+        match in_flight::in_time(patience, &mut pull).await {
+            Some(Ok(id)) => Ok(Response::new(cri::PullImageResponse { image_ref: id.to_string() })),
+            Some(Err(err)) => Err(status(&err)),
+            None => Err(Status::deadline_exceeded(format!("still {}", progress.now()))),
         }
     }
 

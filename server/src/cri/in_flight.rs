@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::container::config::ContainerMetadata;
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, SandboxId};
-use crate::operation::Operation;
+use crate::operation::{Operation, Operations};
 use crate::sandbox::config::SandboxMetadata;
 use crate::telemetry::Tasks;
 
@@ -51,6 +51,7 @@ enum Entered {
 pub(super) struct InFlight {
     entries: Arc<Mutex<HashMap<Key, Entry>>>,
     tasks: Tasks,
+    operations: Operations,
 }
 
 /// How much earlier than the client's own deadline it is answered, so that it hears our words and not its own.
@@ -64,8 +65,13 @@ pub(super) fn config_hash(config: &impl serde::Serialize) -> u64 {
 }
 
 impl InFlight {
-    pub(super) fn new(tasks: Tasks) -> Self {
-        Self { entries: Arc::default(), tasks }
+    pub(super) fn new(tasks: Tasks, operations: Operations) -> Self {
+        Self { entries: Arc::default(), tasks, operations }
+    }
+
+    /// Begins an operation that no other call will join.
+    pub(super) fn begin(&self, what: impl Into<String>) -> Arc<Operation> {
+        self.operations.begin(what)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
@@ -131,7 +137,7 @@ impl InFlight {
                 outcome: entry.outcome.clone(),
             };
         }
-        let operation = Arc::new(Operation::new(what));
+        let operation = self.operations.begin(what);
         let (done, outcome) = watch::channel(None);
         let entry = Entry { operation: operation.clone(), config, outcome: outcome.clone() };
         entries.insert(key.clone(), entry);
@@ -206,6 +212,7 @@ async fn within<T>(
     operation: &Operation,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
+    let _caller = operation.caller();
     match in_time(patience, work).await {
         Some(done) => done,
         None => Err(Error::DeadlineExceeded(format!("still {}", operation.progress()))),
@@ -251,7 +258,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_retry_joins_and_the_work_is_done_once() {
-        let flights = InFlight::new(Tasks::default());
+        let flights = InFlight::new(Tasks::default(), Operations::default());
         let runs = Arc::new(AtomicUsize::new(0));
         let (go, gate) = watch::channel(false);
         let call = |patience| {
@@ -275,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn another_configuration_cancels_the_first() {
-        let flights = InFlight::new(Tasks::default());
+        let flights = InFlight::new(Tasks::default(), Operations::default());
         let first = flights.run(key(), "first".into(), 1, None, |operation| async move {
             operation.cancelled().await;
             operation.enter("next")?;
@@ -290,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_answered_and_leaves_no_entry() {
-        let flights = InFlight::new(Tasks::default());
+        let flights = InFlight::new(Tasks::default(), Operations::default());
         let outcome = flights.run(key(), "x".into(), 1, None, |_| async { panic!("boom") }).await;
         assert!(matches!(&*outcome.unwrap_err(), Error::Internal(_)));
         assert!(flights.lock().is_empty());

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::cri::v1::image_service_server::ImageServiceServer;
 use api::cri::v1::runtime_service_server::RuntimeServiceServer;
+use api::node::v1::node_server::NodeServer;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ mod image;
 mod in_flight;
 mod info;
 mod node;
+mod podwright;
 mod runtime;
 mod sandboxes;
 mod signal;
@@ -43,10 +45,14 @@ impl Ready {
         self.0.store(false, Ordering::SeqCst);
     }
 
+    fn is_open(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
     /// A partial list looks to the kubelet like dead pods: until recovery has finished nothing is answered.
     #[allow(clippy::result_large_err, reason = "tonic's interceptors are made of this type")]
     fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
-        if self.0.load(Ordering::SeqCst) {
+        if self.is_open() {
             Ok(request)
         } else {
             Err(Status::unavailable("podwrightd is starting or ending; try again"))
@@ -54,7 +60,7 @@ impl Ready {
     }
 }
 
-/// CRI on a socket.
+/// CRI, and our own service, on a socket.
 #[derive(Debug)]
 pub(crate) struct Server {
     pods: Arc<Pods>,
@@ -90,9 +96,14 @@ impl Server {
         ))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
+        // Ours is not gated: what recovery does can be watched.
+        let ours =
+            NodeServer::new(podwright::NodeService::new(self.pods.clone(), self.ready.clone()))
+                .max_encoding_message_size(MAX_MESSAGE);
         let served = tonic::transport::Server::builder()
             .add_service(InterceptedService::new(runtime, gate(self.ready.clone())))
             .add_service(InterceptedService::new(images, gate(self.ready)))
+            .add_service(ours)
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled())
             .await;
         if let Err(err) = served {

@@ -19,7 +19,8 @@ pub(super) struct Runtime {
 
 impl Runtime {
     pub(super) fn new(pods: Arc<Pods>, tasks: Tasks) -> Self {
-        Self { pods, flights: InFlight::new(tasks) }
+        let flights = InFlight::new(tasks, pods.node.operations.clone());
+        Self { pods, flights }
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use snapshotter::{LayerId, Snapshotter};
 
+use crate::operation::Operations;
 use crate::store::Store;
 use crate::telemetry::Tasks;
 
@@ -46,7 +47,7 @@ pub(crate) use registry::{AuthFields, Credentials};
 pub(crate) use table::Image;
 
 use content::Content;
-use flight::{Flights, Work};
+use flight::{Flights, Role, Work};
 use gc::{Layers, Lease};
 use platform::Supported;
 use reference::Reference;
@@ -60,7 +61,7 @@ pub(crate) type Shared = Arc<Error>;
 const LINGER: Duration = Duration::from_secs(10 * 60);
 
 /// The table of the image database that holds the records.
-const RECORDS: &str = "images";
+pub(crate) const RECORDS: &str = "images";
 
 /// What a node's operator decides about images.
 #[derive(Debug, Clone)]
@@ -97,6 +98,7 @@ struct Inner {
     platform: Supported,
     store: Store,
     tasks: Tasks,
+    operations: Operations,
     content: Content,
     layers: Arc<Layers>,
     table: RwLock<Table>,
@@ -115,7 +117,7 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-/// A pull that the caller waits for. Dropping it ends the pull, unless others wait for it, too.
+/// A pull that the caller waits for. It goes on without: the next who asks joins it, or finds what it brought.
 #[derive(Debug)]
 pub(crate) struct Pull {
     work: Work<Result<Digest, Shared>>,
@@ -124,8 +126,8 @@ pub(crate) struct Pull {
 
 impl Pull {
     /// How far it is.
-    pub(crate) fn progress(&self) -> &Progress {
-        &self.progress
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
     }
 }
 
@@ -148,6 +150,7 @@ impl Images {
         snapshotter: Arc<Snapshotter>,
         store: Store,
         tasks: Tasks,
+        operations: Operations,
         settings: Settings,
     ) -> Result<Self, Error> {
         let content = Content::open(&root.join("images"))?;
@@ -161,6 +164,7 @@ impl Images {
             platform: Supported::host(),
             store,
             tasks,
+            operations,
             content,
             layers,
             table: RwLock::new(table),
@@ -181,18 +185,28 @@ impl Images {
         self.0.tasks.spawn(span, async move { inner.remove_stray_files().await });
     }
 
-    /// Pulls an image, or joins the pull of the same reference with the same credentials.
+    /// Pulls an image, or joins the pull of the same reference with the same credentials. It runs to its end,
+    /// whoever waits for it; one that gets no more bytes ends by itself.
     ///
     /// # Errors
     /// When the text is no reference.
     pub(crate) fn pull(&self, reference: &str, credentials: Credentials) -> Result<Pull, Error> {
         let reference = Reference::parse(reference)?;
         let key = (reference.clone(), credentials.clone());
-        let (work, progress, _) = self.0.pulls.join(key, || {
-            let progress = Arc::new(Progress::new(reference.to_string()));
+        let what = format!("pull {reference}");
+        let (work, progress, role) = self.0.pulls.join(key, || {
+            let progress = Arc::new(Progress::new(self.0.operations.begin(&what)));
             let work = pull::pull(self.0.clone(), reference, credentials, progress.clone());
             (work.map(|result| result.map_err(Arc::new)).boxed(), progress)
         });
+        if role == Role::Started {
+            let (work, progress) = (work.clone(), progress.clone());
+            self.0.tasks.spawn(tracing::info_span!("operation", what), async move {
+                if let Err(err) = work.await {
+                    tracing::warn!(%err, progress = %progress.now(), "image not pulled");
+                }
+            });
+        }
         Ok(Pull { work, progress })
     }
 
@@ -217,8 +231,11 @@ impl Images {
     pub(crate) async fn remove(&self, text: &str) -> Result<(), Error> {
         let (inner, text) = (self.0.clone(), text.to_owned());
         let span = tracing::info_span!("remove image", image = text);
+        let operation = self.0.operations.begin(format!("remove image {text}"));
+        let _caller = operation.caller();
+        let working = operation.clone();
         // On a task of its own: a caller who goes away must not leave it half done.
-        let task = self.0.tasks.spawn(span, async move { inner.remove(&text).await });
+        let task = self.0.tasks.spawn(span, async move { inner.remove(&text, &working).await });
         task.await.map_err(|err| Error::Internal(format!("remove image: {err}")))?
     }
 

@@ -12,6 +12,7 @@ use super::pull::blocking;
 use super::table::{Image, ImageRecord, Table};
 use super::{Inner, RECORDS};
 use crate::failpoint;
+use crate::operation::Operation;
 
 /// Builds the table from the records of an earlier run. A name in two records, left by a crash between their
 /// writes, belongs to the image that was pulled last. An image without its layers is not listed, so that the
@@ -107,10 +108,16 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) async fn remove(self: &Arc<Self>, text: &str) -> Result<(), Error> {
+    pub(super) async fn remove(
+        self: &Arc<Self>,
+        text: &str,
+        operation: &Operation,
+    ) -> Result<(), Error> {
         self.linger_no_more(None);
+        operation.enter("waiting for other changes of image records").ok();
         let _change = self.change.lock().await;
         let Some(image) = self.table().resolve(text) else { return Ok(()) };
+        operation.enter("removing the image's record and files").ok();
         failpoint::sure("image-remove/table", || self.table_mut().remove(&image.id));
         if let Err(err) = self.store.delete(RECORDS, image.id.as_str()).await {
             self.table_mut().insert(image);

@@ -57,7 +57,7 @@ struct Pulling {
     progress: Arc<Progress>,
 }
 
-/// Pulls; runs for as long as somebody waits for it.
+/// Pulls, to the end.
 pub(super) async fn pull(
     inner: Arc<Inner>,
     reference: Reference,
@@ -76,7 +76,8 @@ pub(super) async fn pull(
     let lease = Arc::new(pulling.inner.layers.lease(names.iter().cloned()));
     pulling.inner.linger_no_more(None);
     pulling.inner.linger(&reference, &lease);
-    pulling.progress.expect(resolved.manifest.layers.iter().map(|layer| layer.size).sum());
+    let sizes = resolved.manifest.layers.iter().map(|layer| layer.size);
+    pulling.progress.expect(sizes.sum(), resolved.manifest.layers.len());
     pulling.progress.enter("fetching and unpacking layers");
     pulling.layers(&wanted).await?;
     pulling.progress.enter("putting layers in place");
@@ -176,6 +177,7 @@ impl Pulling {
         let (layers, layer) = (self.inner.layers.clone(), wanted.layer.clone());
         if blocking(move || Ok(layers.has(&layer))).await? {
             self.progress.add(wanted.descriptor.size);
+            self.progress.add_layer();
             return Ok(());
         }
         let key = LayerKey { blob: wanted.descriptor.digest.clone(), layer: wanted.layer.clone() };
@@ -187,9 +189,11 @@ impl Pulling {
                 (job.map(|result| result.map_err(Arc::new)).boxed(), ())
             });
             match (work.await, role) {
-                (Ok(()), Role::Started) => return Ok(()),
-                (Ok(()), Role::Joined) => {
-                    self.progress.add(wanted.descriptor.size);
+                (Ok(()), role) => {
+                    if role == Role::Joined {
+                        self.progress.add(wanted.descriptor.size);
+                    }
+                    self.progress.add_layer();
                     return Ok(());
                 }
                 (Err(err), Role::Joined) if !tried => {

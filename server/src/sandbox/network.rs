@@ -117,7 +117,8 @@ pub(super) async fn attach(
 ) -> Result<(Vec<IpAddr>, serde_json::Value)> {
     let failed = |err: cni::Error| Error::Network(err.to_string());
     let cancel = cni::Cancel::new().map_err(failed)?;
-    let deadline = node.hands.cni.deadline().or(&cancel);
+    let waiting = operation.waits_for("");
+    let deadline = node.hands.cni.deadline().or(&cancel).telling(waiting.text());
     let ifname = attachment.ifname.clone();
     let cni = node.hands.cni.clone();
     let add = blocking(move || {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
-use super::{Engine, Write};
+use super::{Condition, Engine, Write};
 use crate::error::{Error, Result};
 
 /// Page cache in bytes: the whole of a node's records is a few megabytes.
@@ -19,13 +19,15 @@ fn failed(what: &str, err: impl std::fmt::Display) -> Error {
 }
 
 impl Engine for Redb {
-    fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Path) -> Result<(Self, Condition)> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE);
-        builder
-            .create(path)
-            .map(Self)
-            .map_err(|err| failed(&format!("open {}", path.display()), err))
+        let open = || -> Result<_, redb::DatabaseError> {
+            let mut database = builder.create(path)?;
+            let whole = database.check_integrity()?;
+            Ok((Self(database), if whole { Condition::Whole } else { Condition::Mended }))
+        };
+        open().map_err(|err| failed(&format!("open {}", path.display()), err))
     }
 
     fn commit(&self, writes: &[Write]) -> Result<()> {

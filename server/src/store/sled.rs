@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::{Engine, Write};
+use super::{Condition, Engine, Write};
 use crate::error::{Error, Result};
 
 pub(super) struct Sled {
@@ -17,7 +17,7 @@ fn failed(what: &str, err: impl std::fmt::Display) -> Error {
 }
 
 impl Engine for Sled {
-    fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Path) -> Result<(Self, Condition)> {
         let db = sled::Config::new()
             .path(path)
             .flush_every_ms(None)
@@ -26,7 +26,10 @@ impl Engine for Sled {
             .map_err(|err| failed(&format!("open {}", path.display()), err))?;
         let data = path.join("db");
         let file = File::open(&data).map_err(Error::io("open", &data))?;
-        Ok(Self { db, file })
+        for entry in &db {
+            entry.map_err(|err| failed(&format!("read {}", path.display()), err))?;
+        }
+        Ok((Self { db, file }, Condition::Whole))
     }
 
     /// One batch on the default tree, keys led by their table: sled's batches are atomic within one tree.

@@ -9,7 +9,7 @@ fn put(table: &'static str, key: &str, value: &[u8]) -> Write {
 fn suite<E: Engine>() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    let engine = E::open(&path).unwrap();
+    let (engine, _) = E::open(&path).unwrap();
     assert!(engine.scan("pods").unwrap().is_empty(), "a table never written is empty");
 
     engine
@@ -25,22 +25,88 @@ fn suite<E: Engine>() {
     assert_eq!(pods, [("a".into(), b"one".to_vec()), ("b".into(), b"2".to_vec())]);
     drop(engine);
 
-    let again = E::open(&path).unwrap();
+    let (again, _) = E::open(&path).unwrap();
     assert_eq!(again.scan("pods").unwrap(), pods, "a commit outlives the process");
     again.commit(&[Write { table: "pods", key: "a".into(), value: None }]).unwrap();
     assert_eq!(again.scan("pods").unwrap().len(), 1);
     drop(again);
     broken_database_is_set_aside::<E>(&path);
+    lost_databases_are_made_again::<E>(dir.path());
 }
 
 fn broken_database_is_set_aside<E: Engine>(path: &Path) {
     let dir = path.parent().unwrap();
     let bad = dir.join("bad");
     std::fs::write(&bad, b"this is no database".repeat(1000)).unwrap();
-    let store = Store::open_with::<E>(&bad).unwrap();
+    let store = Store::open_with::<E>(&bad, &dir.join("copies"), &["pods"]).unwrap();
     assert!(store.load::<String>("pods").unwrap().is_empty());
     let aside = std::fs::read_dir(dir).unwrap().filter_map(Result::ok);
     assert!(aside.into_iter().any(|e| e.file_name().to_string_lossy().starts_with("bad.broken-")));
+}
+
+/// Ends every file of a database in the middle.
+fn cut(path: &Path) {
+    if path.is_dir() {
+        std::fs::read_dir(path).unwrap().for_each(|entry| cut(&entry.unwrap().path()));
+    } else if let Ok(metadata) = path.metadata() {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_len(metadata.len() / 2).unwrap();
+    }
+}
+
+/// Returns once the writer has ended, and the database is closed with it.
+fn close(store: Store) {
+    let mirror = std::sync::Arc::downgrade(&store.mirror);
+    drop(store);
+    while mirror.strong_count() > 0 {
+        std::thread::yield_now();
+    }
+}
+
+fn lost_databases_are_made_again<E: Engine>(dir: &Path) {
+    let (path, copies) = (dir.join("lost"), dir.join("copies"));
+    let open = || Store::open_with::<E>(&path, &copies, &["pods"]).unwrap();
+    let commit =
+        |store: &Store, write| store.send(vec![write]).unwrap().blocking_recv().unwrap().unwrap();
+    let store = open();
+    assert!(store.load::<u32>("pods").unwrap().is_empty());
+    for (key, value) in [("a", b"\x011"), ("b", b"\x012"), ("c", b"\x013")] {
+        commit(&store, put("pods", key, value));
+    }
+    commit(&store, Write { table: "pods", key: "c".into(), value: None });
+    close(store);
+    let both = [("a".to_owned(), 1), ("b".to_owned(), 2)];
+    let remove = || {
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        removed.unwrap();
+    };
+    let losses: [&dyn Fn(); 2] = [&remove, &|| cut(&path)];
+    for lose in losses {
+        lose();
+        let store = open();
+        assert_eq!(store.load::<u32>("pods").unwrap(), both);
+        close(store);
+    }
+    // Where the database is whole it decides, and the copies follow.
+    std::fs::write(copies.join("pods/a"), b"\x019").unwrap();
+    std::fs::write(copies.join("pods/z"), b"\x019").unwrap();
+    let store = open();
+    assert_eq!(store.load::<u32>("pods").unwrap(), both);
+    // A record that is damaged in itself is taken from its copy.
+    commit(&store, put("pods", "a", b"\x01nonsense"));
+    std::fs::write(copies.join("pods/a"), b"\x011").unwrap();
+    assert_eq!(store.load::<u32>("pods").unwrap(), both);
+    close(store);
+    assert!(!copies.join("pods/z").exists());
+}
+
+/// A store of the default engine, with its copies beside it.
+fn open(dir: &Path) -> Store {
+    Store::open(&dir.join("db"), &dir.join("copies"), &["pods"]).unwrap()
 }
 
 #[cfg(feature = "store-redb")]
@@ -58,7 +124,7 @@ fn sled_keeps_the_contract() {
 #[tokio::test]
 async fn writes_of_many_tasks_are_all_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("db")).unwrap();
+    let store = open(dir.path());
     let writes = (0..200).map(|n| {
         let store = store.clone();
         async move { store.put("pods", &format!("{n:03}"), &n).await.unwrap() }
@@ -73,7 +139,7 @@ async fn writes_of_many_tasks_are_all_kept() {
 #[test]
 fn a_record_of_another_version_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("db")).unwrap();
+    let store = open(dir.path());
     let (done, result) = oneshot::channel();
     store.jobs.send(Job::Commit(vec![put("pods", "x", b"\x09{}")], done)).unwrap();
     result.blocking_recv().unwrap().unwrap();
@@ -85,7 +151,7 @@ fn a_record_of_another_version_is_set_aside() {
 #[tokio::test]
 async fn writes_are_applied_in_the_order_of_the_calls_whoever_waits() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("db")).unwrap();
+    let store = open(dir.path());
     let first = store.put("pods", "x", &"running");
     store.put_later("pods", "x", &"exited");
     first.await.unwrap();

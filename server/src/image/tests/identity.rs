@@ -182,17 +182,45 @@ async fn pulls_at_the_same_time_share_their_work_and_outlive_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pull_that_nobody_waits_for_ends() {
+async fn a_pull_goes_on_when_nobody_waits_for_it() {
+    let node = Node::new();
+    let fake = Fake::start(&node.tasks).await;
+    let (id, _) = fake.image("v1", &[layer("a", &[7; 300_000]), layer("b", b"y")], "{}");
+    drop(node.images.pull(&fake.name("demo:v1"), Credentials::default()).unwrap());
+    wait(|| !node.images.list().is_empty() && node.images.pulls().is_empty()).await;
+    assert_eq!(node.pull(&fake.name("demo:v1")).await.unwrap(), id);
+    assert_eq!(fake.count(Digest::sha256(&layer("b", b"y").0).as_str()), 1);
+    node.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_retry_of_a_caller_that_gave_up_joins() {
     let node = Node::new();
     let fake = Fake::start(&node.tasks).await;
     let stuck = layer("a", b"never");
-    fake.image("v1", &[layer("b", b"fine"), stuck.clone()], "{}");
+    fake.image("v1", std::slice::from_ref(&stuck), "{}");
     fake.script(Digest::sha256(&stuck.0).as_str(), Script::Hang);
-    let pull = node.images.pull(&fake.name("demo:v1"), Credentials::default()).unwrap();
-    assert!(tokio::time::timeout(Duration::from_millis(500), pull).await.is_err());
-    assert!(node.images.pulls().is_empty() && node.images.list().is_empty());
-    // The next try finds what the last one brought.
+    for _ in 0..2 {
+        let pull = node.images.pull(&fake.name("demo:v1"), Credentials::default()).unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(300), pull).await.is_err());
+        assert_eq!(node.images.pulls().len(), 1);
+    }
+    assert_eq!(fake.count("/manifests/v1"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_try_finds_what_a_failed_one_brought() {
+    let node = Node::new();
+    let fake = Fake::start(&node.tasks).await;
+    // As many as are under way at a time: the last one begins only when one of them is here.
+    let fine = [layer("a", b"1"), layer("b", b"2"), layer("c", b"3")];
+    let bad = layer("d", b"refused once");
+    let all: Vec<_> = fine.iter().cloned().chain([bad.clone()]).collect();
+    fake.image("v1", &all, "{}");
+    fake.script(Digest::sha256(&bad.0).as_str(), Script::Status(404));
+    node.fails(&fake.name("demo:v1")).await;
     node.pull(&fake.name("demo:v1")).await.unwrap();
-    assert_eq!(fake.count(Digest::sha256(&layer("b", b"fine").0).as_str()), 1);
+    let came: usize = fine.iter().map(|one| fake.count(Digest::sha256(&one.0).as_str())).sum();
+    assert!(came < 6, "{came}");
     node.is_clean().await;
 }

@@ -28,13 +28,19 @@ fn open(root: &Path, store: &Store, tasks: &Tasks) -> Images {
         max_concurrent_downloads: 3,
         always_allowed: 1 << 20,
     };
-    Images::open(root, snapshotter, store.clone(), tasks.clone(), settings).unwrap()
+    let operations = Operations::default();
+    Images::open(root, snapshotter, store.clone(), tasks.clone(), operations, settings).unwrap()
 }
 
 impl Node {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let store = Store::open(&root.path().join("images.redb")).unwrap();
+        let store = Store::open(
+            &root.path().join("images.redb"),
+            &root.path().join("images/records"),
+            &[RECORDS],
+        )
+        .unwrap();
         Self::on(root, store)
     }
 

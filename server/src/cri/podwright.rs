@@ -1,0 +1,61 @@
+//! Our own service beside CRI: what the command `podwright` asks for and CRI has no call for.
+//!
+//! Unlike CRI it is answered from the first moment: what recovery does can be watched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::node::v1 as wire;
+use tonic::{Request, Response, Status};
+
+use super::Ready;
+use crate::operation::{Progress, Transfer};
+use crate::sandbox::Pods;
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct NodeService {
+    pods: Arc<Pods>,
+    ready: Ready,
+}
+
+impl NodeService {
+    pub(super) fn new(pods: Arc<Pods>, ready: Ready) -> Self {
+        Self { pods, ready }
+    }
+}
+
+#[tonic::async_trait]
+impl wire::node_server::Node for NodeService {
+    async fn list_operations(
+        &self,
+        _: Request<wire::ListOperationsRequest>,
+    ) -> Result<Response<wire::ListOperationsResponse>, Status> {
+        let operations = self.pods.node.operations.list().into_iter().map(message).collect();
+        Ok(Response::new(wire::ListOperationsResponse { operations, ready: self.ready.is_open() }))
+    }
+}
+
+fn message(progress: Progress) -> wire::Operation {
+    let Transfer { bytes_done, bytes_total, layers_done, layers_total } = progress.transfer;
+    let moves = progress.transfer != Transfer::default();
+    wire::Operation {
+        what: progress.what,
+        stage: progress.stage.to_owned(),
+        in_stage_ms: milliseconds(progress.in_stage),
+        age_ms: milliseconds(progress.age),
+        waiting_callers: progress.callers,
+        waits_for: progress.waits_for,
+        transfer: moves.then_some(wire::Transfer {
+            bytes_done,
+            bytes_total,
+            layers_done,
+            layers_total,
+        }),
+        cancelled: progress.cancelled,
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
