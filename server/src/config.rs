@@ -40,6 +40,10 @@ pub(crate) struct Config {
     pub network: NetworkConfig,
     /// Directory of `<host>/hosts.toml` files.
     pub registry_hosts: PathBuf,
+    /// Docker's config.json: logins where the kubelet gives none.
+    pub registry_docker_config: Option<PathBuf>,
+    /// A download that brings less than a least number of bytes over so long is given up.
+    pub registry_stall: Duration,
     /// Keep compressed blobs after they are unpacked.
     pub keep_blobs: bool,
     /// Layers of one image that download at a time.
@@ -126,6 +130,12 @@ impl Config {
                 timeout: Duration::from_secs(from.integer("network.timeout_seconds", 60, 1..=600)),
             },
             registry_hosts: from.path("registry.hosts_dir", "/etc/podwright/certs.d"),
+            registry_docker_config: from.optional_path("registry.docker_config"),
+            registry_stall: Duration::from_secs(from.integer(
+                "registry.stall_seconds",
+                60,
+                1..=3600,
+            )),
             keep_blobs: from.boolean("image.keep_blobs", false),
             max_concurrent_downloads: usize::try_from(from.integer(
                 "image.max_concurrent_downloads",

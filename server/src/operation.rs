@@ -188,6 +188,9 @@ impl Operation {
             lock(&self.waits_for).iter().map(|what| lock(what).clone()).collect();
         waits_for.retain(|what| !what.is_empty());
         let Counters { bytes_done, bytes_total, layers_done, layers_total } = &self.transfer;
+        let bytes_total = bytes_total.load(Ordering::Relaxed);
+        // What one mirror sent wrong comes again from another.
+        let most = if bytes_total == 0 { u64::MAX } else { bytes_total };
         Progress {
             what: self.what.clone(),
             stage,
@@ -196,8 +199,8 @@ impl Operation {
             waits_for,
             callers: self.callers.load(Ordering::Relaxed),
             transfer: Transfer {
-                bytes_done: bytes_done.load(Ordering::Relaxed),
-                bytes_total: bytes_total.load(Ordering::Relaxed),
+                bytes_done: bytes_done.load(Ordering::Relaxed).min(most),
+                bytes_total,
                 layers_done: layers_done.load(Ordering::Relaxed),
                 layers_total: layers_total.load(Ordering::Relaxed),
             },

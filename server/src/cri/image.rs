@@ -148,7 +148,7 @@ fn message(image: &Image) -> cri::Image {
 }
 
 /// The kubelet shows the text of code `Unknown` as it is, and matches prefixes of it.
-fn status(err: &Error) -> Status {
+pub(super) fn status(err: &Error) -> Status {
     let code = match err {
         Error::Reference(_) | Error::Credentials(_) => Code::InvalidArgument,
         Error::Layer(inner) => return status(inner),
@@ -158,7 +158,6 @@ fn status(err: &Error) -> Status {
         | Error::Refused(_)
         | Error::Content(_)
         | Error::Unsupported(_)
-        | Error::Stalled(_)
         | Error::Config(_)
         | Error::Io { .. }
         | Error::Snapshot(_)

@@ -28,9 +28,6 @@ pub(crate) enum Error {
     /// An image of a kind that is not run here.
     #[error("{0}")]
     Unsupported(String),
-    /// No byte arrived for too long.
-    #[error("{0}")]
-    Stalled(String),
     /// The node's own registry configuration is wrong.
     #[error("{0}")]
     Config(String),
@@ -62,6 +59,19 @@ impl Error {
     /// The image is not what it should be.
     pub(super) fn content(text: impl Into<String>) -> Self {
         Self::Content(text.into())
+    }
+
+    /// The same, with what others said who were asked before.
+    pub(super) fn after(self, others: &str) -> Self {
+        let with = |text: String| format!("{text} (before it: {others})");
+        match self {
+            Self::NotFound(text) => Self::NotFound(with(text)),
+            Self::Unavailable(text) => Self::Unavailable(with(text)),
+            Self::Refused(text) => Self::Refused(with(text)),
+            Self::Content(text) => Self::Content(with(text)),
+            Self::Config(text) => Self::Config(with(text)),
+            other => other,
+        }
     }
 
     /// For `map_err` on a system call.

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -43,7 +43,7 @@ pub(crate) use digest::Digest;
 pub(crate) use error::Error;
 pub(crate) use gc::LayerUsage;
 pub(crate) use progress::Progress;
-pub(crate) use registry::{AuthFields, Credentials};
+pub(crate) use registry::{AuthFields, Credentials, Explained};
 pub(crate) use table::Image;
 
 use content::Content;
@@ -51,7 +51,7 @@ use flight::{Flights, Role, Work};
 use gc::{Layers, Lease};
 use platform::Supported;
 use reference::Reference;
-use registry::Registries;
+use registry::{Limits, Registries};
 use table::{ImageRecord, Table};
 
 /// An error that several callers get.
@@ -66,8 +66,7 @@ pub(crate) const RECORDS: &str = "images";
 /// What a node's operator decides about images.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// Directory of `<host>/hosts.toml`.
-    pub registry_hosts: PathBuf,
+    pub registry: registry::Settings,
     /// Keep compressed blobs after they are unpacked.
     pub keep_blobs: bool,
     /// Layers of one image under way at a time.
@@ -80,7 +79,11 @@ impl Settings {
     /// What the configuration says.
     pub(crate) fn new(config: &crate::config::Config) -> Self {
         Self {
-            registry_hosts: config.registry_hosts.clone(),
+            registry: registry::Settings {
+                hosts_dir: config.registry_hosts.clone(),
+                docker_config: config.registry_docker_config.clone(),
+                limits: Limits { stall: config.registry_stall, ..Limits::default() },
+            },
             keep_blobs: config.keep_blobs,
             max_concurrent_downloads: config.max_concurrent_downloads,
             always_allowed: unpack::ALWAYS_ALLOWED,
@@ -159,7 +162,7 @@ impl Images {
             store.load::<ImageRecord>(RECORDS).map_err(|err| Error::Store(err.to_string()))?;
         let table = publish::load(records.into_iter().map(|(_, record)| record).collect(), &layers);
         Ok(Self(Arc::new(Inner {
-            registries: Arc::new(Registries::new(settings.registry_hosts.clone())),
+            registries: Arc::new(Registries::new(settings.registry.clone())),
             settings,
             platform: Supported::host(),
             store,
@@ -214,6 +217,20 @@ impl Images {
     #[cfg(test)]
     pub(crate) fn pulls(&self) -> Vec<Arc<Progress>> {
         self.0.pulls.notes()
+    }
+
+    /// Where an image would come from: every endpoint in order, each asked for the manifest with the node's own
+    /// logins.
+    ///
+    /// # Errors
+    /// When the text is no reference, or the node's configuration for its registry is wrong.
+    pub(crate) async fn explain(&self, text: &str) -> Result<(String, Vec<Explained>), Error> {
+        let reference = Reference::parse(text)?;
+        let (registries, name) = (self.0.registries.clone(), reference.clone());
+        let session = move || registries.session(&name, Credentials::default());
+        let session = pull::blocking(session).await?;
+        let explained = self.0.registries.explain(&session, reference.target()).await;
+        Ok((reference.to_string(), explained))
     }
 
     /// Finds an image by reference, id or unique beginning of an id.

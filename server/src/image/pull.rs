@@ -215,17 +215,30 @@ async fn fetch(
 ) -> Result<(), Error> {
     let Wanted { descriptor, diff_id, layer } = wanted;
     let lease = inner.layers.lease([layer.clone()]);
-    let keep = if inner.settings.keep_blobs {
-        let inner = inner.clone();
-        Some(blocking(move || inner.content.draft()).await?)
-    } else {
-        None
-    };
-    let blob = session.blob(&descriptor).await?;
     let digest = descriptor.digest.clone();
-    let always_allowed = inner.settings.always_allowed;
-    let goal = Goal { descriptor, diff_id, layer: layer.clone(), keep, always_allowed };
-    let kept = unpack(blob, goal, inner.layers.clone(), progress).await?;
+    let kept = loop {
+        let keep = if inner.settings.keep_blobs {
+            let inner = inner.clone();
+            Some(blocking(move || inner.content.draft()).await?)
+        } else {
+            None
+        };
+        let blob = session.blob(&descriptor).await?;
+        let goal = Goal {
+            descriptor: descriptor.clone(),
+            diff_id: diff_id.clone(),
+            layer: layer.clone(),
+            keep,
+            always_allowed: inner.settings.always_allowed,
+        };
+        match unpack(blob, goal, inner.layers.clone(), progress.clone()).await {
+            // Bounded: each time one endpoint less is trusted.
+            Err(err @ Error::Content(_)) if session.distrust(&digest) => {
+                tracing::warn!(%err, "asking another endpoint for the layer");
+            }
+            other => break other?,
+        }
+    };
     blocking(move || {
         inner.layers.measure(&layer);
         drop(lease);

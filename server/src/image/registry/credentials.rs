@@ -1,8 +1,9 @@
 //! What the kubelet gives to log in with, and to whom it may be shown.
 //!
-//! Credentials stay in memory for as long as the pull that they came with. They go to the endpoints that the
-//! node's operator configured for the registry and to the token service that such an endpoint names, never to
-//! where a registry redirects.
+//! Credentials stay in memory for as long as the pull that they came with. As in containerd, those that name no
+//! server go to every endpoint that the node's operator configured for the registry; those that name one go to the
+//! endpoint of that name only, the registry's own name meaning its server, not a mirror. An endpoint's token
+//! service sees them, too; where a registry redirects never does.
 
 use std::fmt;
 
@@ -52,9 +53,11 @@ impl fmt::Debug for AuthFields<'_> {
 }
 
 impl Credentials {
-    /// Reads an AuthConfig; of several forms the first in containerd's order counts.
+    /// Reads an AuthConfig; of several forms the first in containerd's order counts. A name without a password
+    /// beside an identity token is what Azure's tools write: there the token counts.
     pub(crate) fn from_auth(auth: &AuthFields<'_>) -> Result<Self, Error> {
-        let login = if !auth.username.is_empty() {
+        let only_named = auth.password.is_empty() && !auth.identity_token.is_empty();
+        let login = if !auth.username.is_empty() && !only_named {
             Login::Password { username: auth.username.into(), password: auth.password.into() }
         } else if !auth.identity_token.is_empty() {
             Login::Identity(auth.identity_token.into())
@@ -72,14 +75,16 @@ impl Credentials {
         Ok(Self { login, server })
     }
 
-    /// What may be shown to an endpoint that serves `registry`.
-    pub(super) fn login_for(&self, registry: &str, endpoint: &str) -> &Login {
-        match &self.server {
-            Some(server) if !same_server(server, registry) && !same_server(server, endpoint) => {
-                &Login::Anonymous
-            }
-            _ => &self.login,
-        }
+    /// What may be shown to an endpoint of `registry`; `is_server`: it is no mirror.
+    pub(super) fn login_for(&self, registry: &str, endpoint: &str, is_server: bool) -> &Login {
+        let meant = self.server.as_ref().is_none_or(|server| {
+            same_server(server, endpoint) || is_server && same_server(server, registry)
+        });
+        if meant { &self.login } else { &Login::Anonymous }
+    }
+
+    pub(super) fn into_login(self) -> Login {
+        self.login
     }
 }
 
@@ -120,9 +125,13 @@ fn host_of(address: &str) -> &str {
 }
 
 fn same_server(a: &str, b: &str) -> bool {
-    let docker =
-        |host: &str| matches!(host, DOCKER_IO | "index.docker.io" | "registry-1.docker.io");
-    a.eq_ignore_ascii_case(b) || (docker(a) && docker(b))
+    a.eq_ignore_ascii_case(b) || (is_docker(a) && is_docker(b))
+}
+
+/// The names of Docker's own registry.
+pub(super) fn is_docker(host: &str) -> bool {
+    let names = [DOCKER_IO, "index.docker.io", "registry-1.docker.io"];
+    names.iter().any(|name| host.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -149,6 +158,8 @@ mod tests {
             login(&AuthFields { registry_token: "t", ..Default::default() }),
             Login::Bearer("t".into())
         );
+        let azure = AuthFields { username: "0", identity_token: "r", ..Default::default() };
+        assert_eq!(login(&azure), Login::Identity("r".into()));
         for auth in ["dTpwOnE", "!", "dXBx"] {
             assert!(Credentials::from_auth(&AuthFields { auth, ..Default::default() }).is_err());
         }
@@ -160,15 +171,16 @@ mod tests {
             let auth = AuthFields { username: "u", server_address, ..Default::default() };
             Credentials::from_auth(&auth).unwrap()
         };
-        let shown = |server, registry, endpoint| {
-            *for_server(server).login_for(registry, endpoint) != Login::Anonymous
+        let shown = |server, registry, endpoint, is_server| {
+            *for_server(server).login_for(registry, endpoint, is_server) != Login::Anonymous
         };
-        assert!(shown("", "a.io", "mirror.local"));
-        assert!(shown("https://a.io/v1/", "a.io", "mirror.local"));
-        assert!(shown("mirror.local:5000", "a.io", "mirror.local:5000"));
-        assert!(shown("https://index.docker.io/v1/", "docker.io", "registry-1.docker.io"));
-        assert!(!shown("https://b.io", "a.io", "a.io"));
-        assert!(!shown("a.io.evil.org", "a.io", "a.io"));
+        assert!(shown("", "a.io", "mirror.local", false));
+        assert!(!shown("https://a.io/v1/", "a.io", "mirror.local", false));
+        assert!(shown("https://a.io/v1/", "a.io", "backend.local", true));
+        assert!(shown("mirror.local:5000", "a.io", "mirror.local:5000", false));
+        assert!(shown("https://index.docker.io/v1/", "docker.io", "registry-1.docker.io", true));
+        assert!(!shown("https://b.io", "a.io", "a.io", true));
+        assert!(!shown("a.io.evil.org", "a.io", "a.io", true));
     }
 
     #[test]

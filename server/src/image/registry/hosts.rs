@@ -1,22 +1,27 @@
 //! Where a registry's images come from: `certs.d/<host>/hosts.toml`, as containerd reads it.
 //!
-//! Read at every pull, so that changes count at once. Hosts are tried in the order of the file and the server
-//! last. Keys that are not honoured (`client`, `header`) are refused rather than ignored, since leaving out a
-//! client certificate or a header would fail in a way that nobody could explain.
+//! Read at every pull, so that changes count at once. Hosts are asked in the order of the file and the server
+//! last. A directory without a hosts.toml may hold certificates in Docker's layout: `*.crt` are authorities,
+//! `*.cert` with a `*.key` of the same name beside it is what to show to the server. A file with mistakes makes
+//! pulls from its registry fail, with all of them named, and no other's: containerd would ask the registry itself
+//! instead of the mirror, which nobody could explain.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use http::{HeaderName, HeaderValue};
 
 use super::super::error::Error;
 use super::super::reference::DOCKER_IO;
 
+mod certs;
+mod duration;
+mod file;
+
 /// Largest hosts.toml.
 const MAX_FILE: u64 = 1 << 20;
 /// Time to connect, where the file does not say.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One place to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +31,15 @@ pub(crate) struct Endpoint {
     pub(super) host: String,
     /// Before `/<repository>/…`: `/v2` unless overridden.
     pub(super) path: String,
-    /// May turn a tag into a digest.
-    pub(super) resolve: bool,
-    /// May serve content by digest.
-    pub(super) pull: bool,
-    pub(super) tls: Tls,
-    /// Try TLS first and plain HTTP where that fails: a local registry whose protocol nobody named.
+    /// The registry's server, not a mirror of it.
+    pub(super) is_server: bool,
+    /// What it may be asked for, how, and with what.
+    pub(super) given: Given,
+    /// Try TLS first and plain HTTP where that fails: a local registry whose protocol nobody named, and `http://`
+    /// with settings of TLS beside it.
     pub(super) http_fallback: bool,
-    pub(super) dial_timeout: Duration,
+    /// The file and line that say so.
+    pub(super) from: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +48,66 @@ pub(super) enum Scheme {
     Https,
 }
 
-/// How a server proves who it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+/// What hosts.toml says about one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Given {
+    /// May turn a tag into a digest.
+    pub(super) resolve: bool,
+    /// May serve content by digest.
+    pub(super) pull: bool,
+    /// The URL's path is the whole path.
+    pub(super) override_path: bool,
+    pub(super) tls: Tls,
+    /// Sent with every request to this host, and to no other.
+    pub(super) headers: Headers,
+    pub(super) dial_timeout: Duration,
+}
+
+/// Headers may hold secrets, so their values are never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Headers(pub(super) Vec<(HeaderName, HeaderValue)>);
+
+/// How the two sides of a connection prove who they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tls {
-    pub(super) skip_verify: bool,
+    pub(super) skip_verify: Option<bool>,
     /// PEM files of authorities beside the system's.
     pub(super) ca: Vec<PathBuf>,
+    /// What we can show to the server.
+    pub(super) client: Vec<ClientFiles>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ClientFiles {
+    pub(super) certificate: PathBuf,
+    /// Where the key is not in the same file.
+    pub(super) key: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Headers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name.as_str())).finish()
+    }
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        Self {
+            resolve: true,
+            pull: true,
+            override_path: false,
+            tls: Tls::default(),
+            headers: Headers::default(),
+            dial_timeout: DIAL_TIMEOUT,
+        }
+    }
+}
+
+impl Tls {
+    fn is_given(&self) -> bool {
+        self.skip_verify.is_some() || !self.ca.is_empty() || !self.client.is_empty()
+    }
 }
 
 impl Scheme {
@@ -59,168 +119,101 @@ impl Scheme {
     }
 }
 
-impl Endpoint {
-    /// On this machine.
-    pub(super) fn is_local(&self) -> bool {
-        is_local(&self.host)
-    }
-}
-
-#[derive(Deserialize, Default)]
-struct File {
-    #[serde(default)]
-    server: String,
-    #[serde(default)]
-    host: BTreeMap<toml::Spanned<String>, Host>,
-    #[serde(flatten)]
-    own: Host,
-}
-
-#[derive(Deserialize, Default)]
-struct Host {
-    capabilities: Option<Vec<String>>,
-    ca: Option<OneOrMany>,
-    skip_verify: Option<bool>,
-    #[serde(default)]
-    override_path: bool,
-    dial_timeout: Option<String>,
-    client: Option<toml::Value>,
-    header: Option<toml::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(PathBuf),
-    Many(Vec<PathBuf>),
-}
-
 /// The places to ask for images of `registry`, in order.
-pub(super) fn endpoints(dir: &Path, registry: &str) -> Result<Vec<Endpoint>, Error> {
-    match find(dir, registry)? {
-        Some((dir, text)) => parse(&text, &dir, registry).map_err(|reason| {
-            Error::Config(format!("{}: {reason}", dir.join("hosts.toml").display()))
-        }),
-        None => Ok(vec![
-            default_server(registry, &Host::default(), Path::new("")).map_err(Error::Config)?,
-        ]),
+pub(super) fn endpoints(root: &Path, registry: &str) -> Result<Vec<Endpoint>, Error> {
+    let Some(dir) = find(root, registry)? else {
+        return Ok(vec![server(registry, Given::default(), "built in".into())]);
+    };
+    let file = dir.join("hosts.toml");
+    match read(&file)?.filter(|text| !text.is_empty()) {
+        Some(text) => file::parse(&text, &file, registry).map_err(Error::Config),
+        None => {
+            let given = Given { tls: certs::find(&dir)?, ..Given::default() };
+            Ok(vec![server(
+                registry,
+                given,
+                format!("built in, certificates from {}", dir.display()),
+            )])
+        }
     }
 }
 
-/// `host_port_`, `host:port`, then `_default`, as containerd names the directories.
-fn find(root: &Path, registry: &str) -> Result<Option<(PathBuf, String)>, Error> {
+/// `host_port_`, `host:port`, then `_default`: the first directory that exists, as in containerd.
+fn find(root: &Path, registry: &str) -> Result<Option<PathBuf>, Error> {
     let with_port = registry.rsplit_once(':').map(|(host, port)| format!("{host}_{port}_"));
     for name in with_port.as_deref().into_iter().chain([registry, "_default"]) {
         let dir = root.join(name);
-        let file = dir.join("hosts.toml");
-        match std::fs::metadata(&file) {
-            Ok(meta) if meta.len() > MAX_FILE => {
-                return Err(Error::Config(format!("{}: larger than 1 MiB", file.display())));
-            }
-            Ok(_) => {
-                let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
-                return Ok(Some((dir, text)));
-            }
+        match std::fs::metadata(&dir) {
+            Ok(_) => return Ok(Some(dir)),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
-            Err(err) => return Err(Error::io("stat", &file)(err)),
+            Err(err) => return Err(Error::io("stat", &dir)(err)),
         }
     }
     Ok(None)
 }
 
-fn parse(text: &str, dir: &Path, registry: &str) -> Result<Vec<Endpoint>, String> {
-    let file: File = toml::from_str(text).map_err(|err| err.to_string().trim_end().to_owned())?;
-    let mut hosts: Vec<_> = file.host.iter().collect();
-    hosts.sort_by_key(|(url, _)| url.span().start);
-    let mut endpoints = hosts
-        .into_iter()
-        .map(|(url, host)| endpoint(url.get_ref(), host, dir))
-        .collect::<Result<Vec<_>, _>>()?;
-    endpoints.push(match file.server.as_str() {
-        "" => default_server(registry, &file.own, dir)?,
-        server => endpoint(server, &file.own, dir)?,
-    });
-    Ok(endpoints)
+fn read(file: &Path) -> Result<Option<String>, Error> {
+    match std::fs::metadata(file) {
+        Ok(meta) if meta.len() > MAX_FILE => {
+            Err(Error::Config(format!("{}: larger than 1 MiB", file.display())))
+        }
+        Ok(_) => std::fs::read_to_string(file).map(Some).map_err(Error::io("read", file)),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(Error::io("stat", file)(err)),
+    }
 }
 
-fn endpoint(url: &str, host: &Host, dir: &Path) -> Result<Endpoint, String> {
-    let with_scheme =
-        if url.starts_with("http") { url.to_owned() } else { format!("https://{url}") };
+/// The place that a URL of the file names.
+fn endpoint(url: &str, given: Given, from: String) -> Result<Endpoint, String> {
+    let text = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
     let bad = || format!("{url:?} is not an http or https URL");
-    let parsed = reqwest::Url::parse(&with_scheme).map_err(|_| bad())?;
+    let parsed = reqwest::Url::parse(&text).map_err(|_| bad())?;
     let scheme = match parsed.scheme() {
         "http" => Scheme::Http,
         "https" => Scheme::Https,
         _ => return Err(bad()),
     };
-    let name = parsed.host_str().ok_or_else(bad)?;
-    let address = match parsed.port() {
+    let name = parsed.host_str().filter(|name| !name.is_empty()).ok_or_else(bad)?;
+    let host = match parsed.port() {
         Some(port) => format!("{name}:{port}"),
         None => name.to_owned(),
     };
     let mut path = parsed.path().trim_end_matches('/').to_owned();
-    if !host.override_path && !path.ends_with("/v2") {
+    if !given.override_path && !path.ends_with("/v2") {
         path.push_str("/v2");
     }
-    build(scheme, address, path, host, dir)
-}
-
-fn build(
-    scheme: Scheme,
-    address: String,
-    path: String,
-    host: &Host,
-    dir: &Path,
-) -> Result<Endpoint, String> {
-    if host.client.is_some() || host.header.is_some() {
-        return Err(format!("{address}: \"client\" and \"header\" are not supported yet"));
-    }
-    let has = |name| match &host.capabilities {
-        Some(list) if !list.is_empty() => list.iter().any(|c| c.eq_ignore_ascii_case(name)),
-        _ => true,
-    };
-    let known = ["pull", "resolve", "push", "referrers"];
-    if let Some(odd) =
-        host.capabilities.iter().flatten().find(|c| !known.contains(&c.to_lowercase().as_str()))
-    {
-        return Err(format!("{address}: unknown capability {odd:?}"));
-    }
-    let ca = match &host.ca {
-        Some(OneOrMany::One(path)) => vec![dir.join(path)],
-        Some(OneOrMany::Many(paths)) => paths.iter().map(|path| dir.join(path)).collect(),
-        None => Vec::new(),
-    };
-    let tls_named = host.skip_verify.is_some() || !ca.is_empty();
-    let fallback = scheme == Scheme::Http && tls_named && !address.ends_with(":80");
-    Ok(Endpoint {
-        scheme: if fallback { Scheme::Https } else { scheme },
-        host: address,
-        path,
-        resolve: has("resolve"),
-        pull: has("pull"),
-        tls: Tls { skip_verify: host.skip_verify.unwrap_or(false), ca },
-        http_fallback: fallback,
-        dial_timeout: host.dial_timeout.as_deref().map_or(Ok(DIAL_TIMEOUT), duration)?,
-    })
+    // Where port 80 is named, there is no doubt about the protocol.
+    let named = text.split("://").nth(1).and_then(|rest| rest.split('/').next());
+    let clear = named.is_some_and(|authority| authority.ends_with(":80"));
+    let http_fallback = scheme == Scheme::Http && given.tls.is_given() && !clear;
+    let scheme = if http_fallback { Scheme::Https } else { scheme };
+    Ok(Endpoint { scheme, host, path, is_server: false, given, http_fallback, from })
 }
 
 /// The registry itself. A local one is asked over TLS without verification and then in the clear, unless its
-/// port says which.
-fn default_server(registry: &str, host: &Host, dir: &Path) -> Result<Endpoint, String> {
-    let address = if registry == DOCKER_IO { "registry-1.docker.io" } else { registry };
-    let mut endpoint = build(Scheme::Https, address.to_owned(), "/v2".to_owned(), host, dir)?;
+/// port says which. What it may be asked for is not for the file to say unless it names the server.
+fn server(registry: &str, given: Given, from: String) -> Endpoint {
+    let host = if registry == DOCKER_IO { "registry-1.docker.io" } else { registry };
+    let mut endpoint = Endpoint {
+        scheme: Scheme::Https,
+        host: host.to_owned(),
+        path: "/v2".to_owned(),
+        is_server: true,
+        given: Given { resolve: true, pull: true, ..given },
+        http_fallback: false,
+        from,
+    };
     if is_local(registry) {
-        let port = registry.rsplit_once(':').map(|(_, port)| port).filter(|p| !p.ends_with(']'));
-        match port {
-            None | Some("443") => endpoint.tls.skip_verify = true,
+        match registry.rsplit_once(':').map(|(_, port)| port).filter(|p| !p.ends_with(']')) {
+            None | Some("443") => endpoint.given.tls.skip_verify = Some(true),
             Some("80") => endpoint.scheme = Scheme::Http,
             Some(_) => {
-                endpoint.tls.skip_verify = true;
+                endpoint.given.tls.skip_verify = Some(true);
                 endpoint.http_fallback = true;
             }
         }
     }
-    Ok(endpoint)
+    endpoint
 }
 
 fn is_local(registry: &str) -> bool {
@@ -231,21 +224,6 @@ fn is_local(registry: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// Go's form of a duration with one unit: `500ms`, `30s`, `2m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("dial_timeout {text:?} is not a duration such as \"30s\"");
-    let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-    let number: f64 = text[..unit].parse().map_err(|_| bad())?;
-    let factor = match &text[unit..] {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(bad()),
-    };
-    Duration::try_from_secs_f64(number * factor).map_err(|_| bad())
 }
 
 #[cfg(test)]

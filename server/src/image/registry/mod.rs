@@ -5,60 +5,102 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::error::Error;
-use super::reference::Reference;
+use tokio::sync::Semaphore;
 
+use super::error::Error;
+use super::reference::{Reference, Target};
+
+mod answer;
 mod blob;
 mod challenge;
+mod credential_program;
 mod credentials;
+mod docker_config;
+mod endpoint;
+mod explain;
 mod hosts;
+mod limits;
+mod proxy;
 mod session;
 mod tls;
 mod token;
 
 pub(super) use blob::Blob;
 pub(crate) use credentials::{AuthFields, Credentials};
+pub(crate) use explain::Explained;
+pub(crate) use limits::Limits;
 pub(super) use session::Session;
 
+use docker_config::DockerConfig;
 use hosts::Endpoint;
+use limits::Slots;
+use proxy::Proxies;
+use session::Shares;
 use tls::Trust;
 
 /// Different TLS set-ups whose connections are kept; beyond it all are dropped and made anew.
 const MAX_CLIENTS: usize = 32;
 /// How long an unused connection stays open.
 const IDLE: Duration = Duration::from_secs(30);
-/// HTTP/2 flow control: what a stream and a connection may have under way.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// What a node's operator decides about registries.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Holds `<host>/hosts.toml`; it need not exist.
+    pub hosts_dir: PathBuf,
+    /// Docker's config.json, with logins where the kubelet gives none.
+    pub docker_config: Option<PathBuf>,
+    pub limits: Limits,
+}
 
 /// What connections may be shared by.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct ClientKey {
     trust: Trust,
     dial_timeout: Duration,
-    /// Local registries are never asked through a proxy.
-    local: bool,
 }
 
 /// All registries that this node can ask.
 pub(crate) struct Registries {
-    certs_dir: PathBuf,
+    settings: Settings,
+    proxies: Result<Proxies, String>,
     clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
+    slots: Arc<Slots>,
+    ahead: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Registries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Registries({})", self.certs_dir.display())
+        write!(f, "Registries({})", self.settings.hosts_dir.display())
     }
 }
 
 impl Registries {
-    /// `certs_dir` holds `<host>/hosts.toml`; it need not exist.
-    pub(crate) fn new(certs_dir: PathBuf) -> Self {
-        Self { certs_dir, clients: Mutex::default() }
+    /// Reads which proxies the environment names, and nothing else yet.
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self::through(Proxies::from_env(), settings)
+    }
+
+    /// With the proxies of another environment.
+    #[cfg(test)]
+    pub(super) fn with_env(env: &[(&str, &str)], settings: Settings) -> Self {
+        let get = |name: &str| {
+            env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        Self::through(Proxies::new(get), settings)
+    }
+
+    fn through(proxies: Result<Proxies, String>, settings: Settings) -> Self {
+        Self {
+            proxies,
+            clients: Mutex::default(),
+            slots: Arc::default(),
+            ahead: Arc::new(Semaphore::new(settings.limits.ahead_in_all)),
+            settings,
+        }
     }
 
     /// Reads the configuration and prepares to fetch; connects to nothing yet. Blocks on small files.
@@ -67,24 +109,44 @@ impl Registries {
         reference: &Reference,
         credentials: Credentials,
     ) -> Result<Session, Error> {
-        let endpoints = hosts::endpoints(&self.certs_dir, reference.registry())?
+        let endpoints = hosts::endpoints(&self.settings.hosts_dir, reference.registry())?
             .into_iter()
             .map(|endpoint| Ok((self.client(&endpoint)?, endpoint)))
             .collect::<Result<Vec<_>, Error>>()?;
-        Ok(Session::new(reference, credentials, endpoints))
+        let docker = match &self.settings.docker_config {
+            Some(file) => DockerConfig::read(file)?,
+            None => DockerConfig::default(),
+        };
+        let shares = Shares {
+            limits: self.settings.limits.clone(),
+            slots: self.slots.clone(),
+            ahead: self.ahead.clone(),
+        };
+        Ok(Session::new(reference, credentials, docker, endpoints, shares))
+    }
+
+    /// Asks every endpoint of a session whether it has a manifest.
+    pub(super) async fn explain(&self, session: &Session, target: &Target) -> Vec<Explained> {
+        match &self.proxies {
+            Ok(proxies) => session.explain(target, proxies).await,
+            // There is no session without them.
+            Err(_) => Vec::new(),
+        }
     }
 
     fn client(&self, endpoint: &Endpoint) -> Result<reqwest::Client, Error> {
+        let proxies = self.proxies.as_ref().map_err(|err| Error::Config(err.clone()))?;
         let key = ClientKey {
-            trust: Trust::read(&endpoint.tls)?,
-            dial_timeout: endpoint.dial_timeout,
-            local: endpoint.is_local(),
+            trust: Trust::read(&endpoint.given.tls)
+                .map_err(|err| Error::Config(format!("{}: {err}", endpoint.from)))?,
+            dial_timeout: endpoint.given.dial_timeout,
         };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let client = build(&key)?;
+        let client = build(&key, proxies)
+            .map_err(|err| Error::Config(format!("{}: {err}", endpoint.from)))?;
         if clients.len() >= MAX_CLIENTS {
             clients.clear();
         }
@@ -93,18 +155,19 @@ impl Registries {
     }
 }
 
-fn build(key: &ClientKey) -> Result<reqwest::Client, Error> {
-    let mut builder = reqwest::Client::builder()
+/// HTTP/1.1 only: many streams in one connection would share one path and one window through the network, and it is
+/// connections that are counted and given up.
+fn build(key: &ClientKey, proxies: &Proxies) -> Result<reqwest::Client, Error> {
+    let proxies = proxies.clone();
+    reqwest::Client::builder()
         .tls_backend_preconfigured(key.trust.client_config()?)
+        .http1_only()
         .user_agent(concat!("podwright/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .connect_timeout(key.dial_timeout)
         .pool_idle_timeout(IDLE)
-        .http2_initial_stream_window_size(STREAM_WINDOW)
-        .http2_initial_connection_window_size(CONNECTION_WINDOW);
-    if key.local {
-        builder = builder.no_proxy();
-    }
-    builder.build().map_err(|err| Error::Internal(format!("http client: {err}")))
+        .proxy(reqwest::Proxy::custom(move |url| proxies.of(url).cloned()))
+        .build()
+        .map_err(|err| Error::Internal(format!("http client: {err}")))
 }

@@ -1,126 +1,109 @@
-//! Fetching for one pull: endpoints in order, log-in on demand, redirects without credentials.
+//! Fetching for one pull: endpoints in order, then again after a pause, as long as one of them may still serve.
 
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
-use http::{HeaderName, StatusCode};
-use reqwest::{Response, Url};
+use tokio::sync::Semaphore;
+use tokio::time::{Duration, Instant};
 
-use super::super::digest::clip;
+use super::super::digest::Digest;
 use super::super::error::Error;
-use super::super::manifest::{self, Descriptor, MAX_MANIFEST};
-use super::super::reference::{DOCKER_IO, Reference, Target};
+use super::super::manifest::{Descriptor, MAX_MANIFEST};
+use super::super::reference::{Reference, Target};
+use super::answer::{Answer, Body, Fetched, Get, Refusal, Want};
 use super::blob::Blob;
-use super::credentials::{Credentials, Login};
-use super::hosts::{Endpoint, Scheme};
-use super::{challenge, token};
-
-/// Redirects followed for one request.
-const MAX_REDIRECTS: usize = 5;
-/// How long an endpoint may take until the headers of its answer are here.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a manifest, a config or a token may take in all, once its headers are here.
-const SMALL_TIMEOUT: Duration = Duration::from_secs(120);
-/// How much of a registry's own error text is read.
-const MAX_COMPLAINT: u64 = 16 << 10;
+use super::credentials::Credentials;
+use super::docker_config::DockerConfig;
+use super::endpoint::Active;
+use super::hosts::Endpoint;
+use super::limits::{Limits, Slots};
 
 /// One pull's view of a registry.
 #[derive(Debug)]
 pub(crate) struct Session {
-    registry: String,
-    repository: String,
-    credentials: Credentials,
-    endpoints: Vec<Active>,
+    pub(super) registry: String,
+    pub(super) repository: String,
+    pub(super) credentials: Credentials,
+    pub(super) docker: Arc<DockerConfig>,
+    pub(super) endpoints: Vec<Active>,
+    pub(super) limits: Limits,
+    pub(super) slots: Arc<Slots>,
+    /// Segments of blobs that may wait in memory, for all pulls.
+    pub(super) ahead: Arc<Semaphore>,
+    /// Which endpoints sent bytes of a blob, and which sent wrong ones.
+    senders: Mutex<HashMap<Digest, Senders>>,
 }
 
-#[derive(Debug)]
-struct Active {
-    endpoint: Endpoint,
-    client: reqwest::Client,
-    /// It turned out to speak plain HTTP.
-    plain: AtomicBool,
-    authorization: Mutex<Option<HeaderValue>>,
-    /// One log-in at a time, however many layers are refused at once.
-    log_in: tokio::sync::Mutex<()>,
+#[derive(Debug, Default)]
+struct Senders {
+    sent: BTreeSet<usize>,
+    wrong: BTreeSet<usize>,
 }
 
-/// A whole document.
-#[derive(Debug)]
-pub(crate) struct Fetched {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) content_type: String,
-}
-
-/// What is asked of an endpoint.
-#[derive(Debug)]
-pub(super) struct Get<'a> {
-    /// Below the repository.
-    pub(super) path: String,
-    /// For messages: what is missing if it is missing.
-    pub(super) what: &'a str,
-    pub(super) header: Option<(HeaderName, HeaderValue)>,
-    /// The answer will be checked against a digest, so that it does not matter who sends it.
-    pub(super) by_digest: bool,
+/// What all pulls share.
+pub(super) struct Shares {
+    pub(super) limits: Limits,
+    pub(super) slots: Arc<Slots>,
+    pub(super) ahead: Arc<Semaphore>,
 }
 
 impl Session {
     pub(super) fn new(
         reference: &Reference,
         credentials: Credentials,
+        docker: DockerConfig,
         endpoints: Vec<(reqwest::Client, Endpoint)>,
+        shares: Shares,
     ) -> Self {
-        let active = |(client, endpoint): (_, Endpoint)| Active {
-            plain: AtomicBool::new(endpoint.scheme == Scheme::Http),
-            endpoint,
-            client,
-            authorization: Mutex::default(),
-            log_in: tokio::sync::Mutex::default(),
-        };
+        let active = |(index, (client, endpoint))| Active::new(index, client, endpoint);
         Self {
             registry: reference.registry().to_owned(),
             repository: reference.repository().to_owned(),
             credentials,
-            endpoints: endpoints.into_iter().map(active).collect(),
+            docker: Arc::new(docker),
+            endpoints: endpoints.into_iter().enumerate().map(active).collect(),
+            limits: shares.limits,
+            slots: shares.slots,
+            ahead: shares.ahead,
+            senders: Mutex::default(),
         }
     }
 
     /// Fetches a manifest or an index; one fetched by digest has that digest.
     pub(crate) async fn manifest(&self, target: &Target) -> Result<Fetched, Error> {
+        let digest = match target {
+            Target::Tag(_) => None,
+            Target::Digest(digest) => Some(digest),
+        };
+        let (path, what) = self.manifest_path(target);
+        let want = Want::Document { digest, size: None, cap: MAX_MANIFEST };
+        match self.serve(&Get { path, what: &what, want }).await? {
+            Answer::Document(fetched) => Ok(fetched),
+            other => Err(unasked(&other)),
+        }
+    }
+
+    /// Where a manifest is below the repository, and how it is called in messages.
+    pub(super) fn manifest_path(&self, target: &Target) -> (String, String) {
         let (name, separator) = match target {
             Target::Tag(tag) => (tag.as_str(), ':'),
             Target::Digest(digest) => (digest.as_str(), '@'),
         };
-        let get = Get {
-            path: format!("manifests/{name}"),
-            what: &format!("{}/{}{separator}{name}", self.registry, self.repository),
-            header: Some((ACCEPT, HeaderValue::from_static(manifest::ACCEPT))),
-            by_digest: matches!(target, Target::Digest(_)),
-        };
-        let response = self.open(&get).await?;
-        let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        let content_type = content_type.unwrap_or_default().to_owned();
-        let bytes = read_capped(response, MAX_MANIFEST).await?;
-        match target {
-            Target::Digest(digest) if !digest.matches(&bytes) => Err(Error::content(format!(
-                "{}: the registry sent something else: its digest differs",
-                get.what
-            ))),
-            _ => Ok(Fetched { bytes, content_type }),
-        }
+        let what = format!("{}/{}{separator}{name}", self.registry, self.repository);
+        (format!("manifests/{name}"), what)
     }
 
     /// Fetches a small blob whole and verifies it.
     pub(crate) async fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
-        let what = format!("{}/{}@{}", self.registry, self.repository, descriptor.digest);
-        let response = self.open(&Get::blob(descriptor, &what, 0)).await?;
-        let bytes = read_capped(response, descriptor.size).await?;
-        if bytes.len() as u64 != descriptor.size || !descriptor.digest.matches(&bytes) {
-            return Err(Error::content(format!("{what}: the registry sent something else")));
+        let Descriptor { digest, size, .. } = descriptor;
+        let what = format!("{}/{}@{digest}", self.registry, self.repository);
+        let want = Want::Document { digest: Some(digest), size: Some(*size), cap: *size };
+        let get = Get { path: format!("blobs/{digest}"), what: &what, want };
+        match self.serve(&get).await? {
+            Answer::Document(fetched) => Ok(fetched.bytes),
+            other => Err(unasked(&other)),
         }
-        Ok(bytes)
     }
 
     /// Begins to fetch a blob.
@@ -128,247 +111,133 @@ impl Session {
         Blob::open(self.clone(), descriptor.clone()).await
     }
 
-    /// Asks each endpoint in turn; the last one's word counts when none serves.
-    pub(super) async fn open(&self, get: &Get<'_>) -> Result<Response, Error> {
-        let able = self.endpoints.iter().filter(|active| match get.by_digest {
-            true => active.endpoint.pull,
-            false => active.endpoint.resolve,
-        });
-        let mut last = Error::Config(format!(
-            "{}: no endpoint configured for {} may serve it",
-            get.what, self.registry
-        ));
-        for active in able {
-            match self.ask(active, get).await {
-                Ok(response) => return Ok(response),
-                Err(err) => {
-                    tracing::debug!(endpoint = active.endpoint.host, what = get.what, %err, "endpoint does not serve");
-                    last = err;
+    /// Bytes of a blob from `from` up to and without `to`.
+    pub(super) async fn stretch(
+        &self,
+        descriptor: &Descriptor,
+        from: u64,
+        to: u64,
+    ) -> Result<Body, Error> {
+        let what = format!("blob {}", descriptor.digest);
+        let want = Want::Part { from, to, size: descriptor.size };
+        let get = Get { path: format!("blobs/{}", descriptor.digest), what: &what, want };
+        match self.serve(&get).await? {
+            Answer::Part(body) => {
+                let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+                let of = senders.entry(descriptor.digest.clone()).or_default();
+                of.sent.insert(body.endpoint);
+                Ok(body)
+            }
+            other => Err(unasked(&other)),
+        }
+    }
+
+    /// A blob was not what its digest says: whoever sent it is not asked for it again. Whether anyone is left.
+    pub(crate) fn distrust(&self, digest: &Digest) -> bool {
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(of) = senders.get_mut(digest) else { return false };
+        of.wrong.append(&mut of.sent);
+        let left =
+            |active: &&Active| active.endpoint.given.pull && !of.wrong.contains(&active.index);
+        self.endpoints.iter().any(|active| left(&active))
+    }
+
+    /// An endpoint broke off: others are asked before it from now on, where it does not matter who serves.
+    pub(super) fn blame(&self, endpoint: usize) {
+        self.endpoints[endpoint].failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Who may be asked, in order. A tag is resolved in the order of the configuration, whoever failed before.
+    fn order(&self, get: &Get<'_>) -> Vec<&Active> {
+        let digest = get.path.strip_prefix("blobs/").and_then(Digest::parse);
+        let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let wrong = digest.and_then(|digest| senders.get(&digest)).map(|of| &of.wrong);
+        let trusted = |active: &Active| !wrong.is_some_and(|wrong| wrong.contains(&active.index));
+        let mut able: Vec<&Active> = self
+            .endpoints
+            .iter()
+            .filter(|active| active.may(get.want) && trusted(active))
+            .collect();
+        if get.want.by_digest() {
+            able.sort_by_key(|active| active.failures.load(Ordering::Relaxed));
+        }
+        able
+    }
+
+    /// Asks each endpoint in turn until one serves. Those that cannot now are asked again after a pause.
+    pub(super) async fn serve(&self, get: &Get<'_>) -> Result<Answer, Error> {
+        let started = Instant::now();
+        let mut refusals: HashMap<usize, (Refusal, Instant)> = HashMap::new();
+        for round in 0..self.limits.rounds {
+            for active in self.order(get) {
+                let left_alone = refusals.get(&active.index).is_some_and(|(refusal, since)| {
+                    refusal.again.is_none_or(|after| since.elapsed() < self.obeyed(after))
+                });
+                if left_alone {
+                    continue;
+                }
+                match self.ask(active, get).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(refusal) => {
+                        let host = &active.endpoint.host;
+                        tracing::debug!(host, what = get.what, err = %refusal.error, "endpoint does not serve");
+                        if refusal.again.is_some() {
+                            self.blame(active.index);
+                        }
+                        refusals.insert(active.index, (refusal, Instant::now()));
+                    }
                 }
             }
-        }
-        Err(last)
-    }
-
-    async fn ask(&self, active: &Active, get: &Get<'_>) -> Result<Response, Error> {
-        let shown = active.authorization();
-        let mut response = self.follow(active, get, shown.clone()).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            let headers = response.headers().clone();
-            if let Some(authorization) = self.log_in(active, &headers, shown).await? {
-                response = self.follow(active, get, Some(authorization)).await?;
+            let soonest = refusals
+                .values()
+                .filter_map(|(refusal, since)| {
+                    Some(self.obeyed(refusal.again?).saturating_sub(since.elapsed()))
+                })
+                .min();
+            let Some(soonest) = soonest else { break };
+            let pause = self.limits.pause(round).max(soonest);
+            if round + 1 == self.limits.rounds
+                || started.elapsed() + pause > self.limits.retry_within
+            {
+                break;
             }
+            tokio::time::sleep(pause).await;
         }
-        match response.status() {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
-            StatusCode::NOT_FOUND => Err(Error::NotFound(get.what.to_owned())),
-            status => Err(complaint(active, get, status, response).await),
-        }
+        Err(self.why(get, refusals.into_iter().map(|(at, (refusal, _))| (at, refusal)).collect()))
     }
 
-    /// Gets what to show to an endpoint that refused; `shown` is what it has seen already.
-    async fn log_in(
-        &self,
-        active: &Active,
-        headers: &HeaderMap,
-        shown: Option<HeaderValue>,
-    ) -> Result<Option<HeaderValue>, Error> {
-        let _one = active.log_in.lock().await;
-        let current = active.authorization();
-        if current.is_some() && current != shown {
-            return Ok(current);
-        }
-        let Some(challenge) = challenge::parse(headers) else { return Ok(None) };
-        let login = self.credentials.login_for(&self.registry, &active.endpoint.host);
-        if shown.is_some() && matches!(login, Login::Bearer(_)) {
-            return Ok(None);
-        }
-        let request = token::Request {
-            client: &active.client,
-            host: &active.endpoint.host,
-            over_tls: !active.plain.load(Ordering::Relaxed),
-            repository: &self.repository,
-            login,
+    fn obeyed(&self, after: Duration) -> Duration {
+        after.min(self.limits.longest_retry_after)
+    }
+
+    /// One error of all refusals: the registry's own server, or whoever comes last, decides of what kind it is.
+    fn why(&self, get: &Get<'_>, mut refusals: Vec<(usize, Refusal)>) -> Error {
+        refusals.sort_by_key(|(at, _)| *at);
+        let Some((_, last)) = refusals.pop() else {
+            let registry = &self.registry;
+            let text = format!("{}: no endpoint configured for {registry} may serve it", get.what);
+            return Error::Config(text);
         };
-        let authorization = token::authorize(&request, &challenge).await?;
-        *active.authorization.lock().unwrap_or_else(PoisonError::into_inner) =
-            authorization.clone();
-        Ok(authorization.filter(|new| shown.as_ref() != Some(new)))
-    }
-
-    /// Sends a request and follows redirects, showing the credentials to the endpoint's own origin only.
-    async fn follow(
-        &self,
-        active: &Active,
-        get: &Get<'_>,
-        authorization: Option<HeaderValue>,
-    ) -> Result<Response, Error> {
-        let mut url = self.url(active, get)?;
-        let home = url.origin();
-        for _ in 0..=MAX_REDIRECTS {
-            let authorization = authorization.as_ref().filter(|_| url.origin() == home);
-            let response = match send(active, get, &url, authorization).await {
-                Err(err) if self.falls_back(active, &err) => {
-                    active.plain.store(true, Ordering::Relaxed);
-                    return Box::pin(self.follow(active, get, authorization.cloned())).await;
+        if refusals.is_empty() {
+            return last.error;
+        }
+        // Those before it, each with its host; what they have in common is said once.
+        let lead = format!("{}: ", get.what);
+        let others: Vec<String> = refusals
+            .iter()
+            .map(|(at, refusal)| match &refusal.error {
+                Error::NotFound(_) => {
+                    format!("{} does not have it", self.endpoints[*at].endpoint.host)
                 }
-                other => other.map_err(|err| unreachable(&url, &err)),
-            }?;
-            if !response.status().is_redirection() {
-                return Ok(response);
-            }
-            let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
-            let next = location
-                .and_then(|location| url.join(location).ok())
-                .filter(|next| matches!(next.scheme(), "http" | "https") && next.has_host())
-                .ok_or_else(|| {
-                    Error::Refused(format!(
-                        "{}: {} redirects to nowhere",
-                        get.what, active.endpoint.host
-                    ))
-                })?;
-            if url.scheme() == "https" && next.scheme() == "http" && !get.by_digest {
-                return Err(Error::Refused(format!(
-                    "{}: {} redirects from https to http",
-                    get.what, active.endpoint.host
-                )));
-            }
-            url = next;
-        }
-        Err(Error::Refused(format!("{}: {} redirects too often", get.what, active.endpoint.host)))
-    }
-
-    fn falls_back(&self, active: &Active, err: &SendError) -> bool {
-        let connect = matches!(err, SendError::Http(err) if err.is_connect());
-        connect && active.endpoint.http_fallback && !active.plain.load(Ordering::Relaxed)
-    }
-
-    fn url(&self, active: &Active, get: &Get<'_>) -> Result<Url, Error> {
-        let Endpoint { host, path, .. } = &active.endpoint;
-        let scheme =
-            if active.plain.load(Ordering::Relaxed) { Scheme::Http } else { Scheme::Https };
-        let text = format!("{}://{host}{path}/{}/{}", scheme.as_str(), self.repository, get.path);
-        let mut url =
-            Url::parse(&text).map_err(|err| Error::Config(format!("endpoint {host}: {err}")))?;
-        let own =
-            *host == self.registry || self.registry == DOCKER_IO && host == "registry-1.docker.io";
-        if !own {
-            // Tells a mirror of many registries which one is meant.
-            url.query_pairs_mut().append_pair("ns", &self.registry);
-        }
-        Ok(url)
+                Error::Unavailable(text) => text.strip_prefix(&lead).unwrap_or(text).to_owned(),
+                other => other.to_string().trim_start_matches(&lead).to_owned(),
+            })
+            .collect();
+        last.error.after(&others.join("; "))
     }
 }
 
-impl Active {
-    fn authorization(&self) -> Option<HeaderValue> {
-        self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl<'a> Get<'a> {
-    /// A blob from `offset` on.
-    pub(super) fn blob(descriptor: &Descriptor, what: &'a str, offset: u64) -> Self {
-        let range = format!("bytes={offset}-");
-        let range = HeaderValue::from_str(&range).ok().filter(|_| offset > 0);
-        Self {
-            path: format!("blobs/{}", descriptor.digest),
-            what,
-            header: range.map(|range| (RANGE, range)),
-            by_digest: true,
-        }
-    }
-}
-
-enum SendError {
-    Http(reqwest::Error),
-    Late(Error),
-}
-
-async fn send(
-    active: &Active,
-    get: &Get<'_>,
-    url: &Url,
-    authorization: Option<&HeaderValue>,
-) -> Result<Response, SendError> {
-    let mut builder = active.client.get(url.clone());
-    if let Some((name, value)) = &get.header {
-        builder = builder.header(name, value);
-    }
-    if let Some(authorization) = authorization {
-        builder = builder.header(AUTHORIZATION, authorization);
-    }
-    let host = url.host_str().unwrap_or_default();
-    within(builder.send(), host).await.map_err(SendError::Late)?.map_err(SendError::Http)
-}
-
-fn unreachable(url: &Url, err: &SendError) -> Error {
-    match err {
-        SendError::Http(err) => {
-            Error::Unavailable(format!("{}://{}: {}", url.scheme(), url.authority(), cause(err)))
-        }
-        SendError::Late(err) => Error::Unavailable(err.to_string()),
-    }
-}
-
-/// What an endpoint says about a request that it does not serve.
-async fn complaint(
-    active: &Active,
-    get: &Get<'_>,
-    status: StatusCode,
-    response: Response,
-) -> Error {
-    let host = &active.endpoint.host;
-    // Only the endpoint's own words: those of another host could show what the node can reach.
-    let own = response.url().authority() == host;
-    let body = if own { read_capped(response, MAX_COMPLAINT).await.ok() } else { None };
-    let words = body.and_then(|body| {
-        let json: serde_json::Value = serde_json::from_slice(&body).ok()?;
-        let words = json.pointer("/errors/0/message")?.as_str()?;
-        let printable = words.chars().filter(|c| !c.is_control()).collect::<String>();
-        Some(format!(": {}", clip(&printable)))
-    });
-    let text = format!("{}: {host} answers {status}{}", get.what, words.unwrap_or_default());
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        Error::Unavailable(text)
-    } else {
-        Error::Refused(text)
-    }
-}
-
-/// Bounds the wait for an answer's headers.
-pub(super) async fn within<T>(answer: impl Future<Output = T>, host: &str) -> Result<T, Error> {
-    tokio::time::timeout(ANSWER_TIMEOUT, answer)
-        .await
-        .map_err(|_| Error::Unavailable(format!("{host} does not answer")))
-}
-
-/// Reads a whole body of at most `cap` bytes, in bounded time.
-pub(super) async fn read_capped(mut response: Response, cap: u64) -> Result<Vec<u8>, Error> {
-    let host = response.url().host_str().unwrap_or_default().to_owned();
-    let read = async {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|err| Error::Unavailable(format!("{host}: {}", cause(&err))))?
-        {
-            if (bytes.len() + chunk.len()) as u64 > cap {
-                return Err(Error::content(format!("{host} sends more than {cap} bytes")));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(bytes)
-    };
-    let timed = tokio::time::timeout(SMALL_TIMEOUT, read).await;
-    timed.map_err(|_| Error::Stalled(format!("{host} sends too slowly")))?
-}
-
-/// The root of an HTTP error, without the URL (it may hold a signed query).
-pub(super) fn cause(err: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = err;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+/// No endpoint's code makes this of that question.
+fn unasked(answer: &Answer) -> Error {
+    Error::Internal(format!("an answer to another question: {answer:?}"))
 }

@@ -1,10 +1,14 @@
 //! Pulls against a scripted registry, on the real snapshotter. As root, like everything that unpacks layers.
 
 mod fake;
+mod faults;
 mod hostile;
 mod identity;
+mod logins;
 mod measure;
+mod tls;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,14 +20,28 @@ struct Node {
     images: Images,
     store: Store,
     tasks: Tasks,
+    limits: Limits,
     root: tempfile::TempDir,
 }
 
-fn open(root: &Path, store: &Store, tasks: &Tasks) -> Images {
+/// As patient as a test needs, with pauses that nobody notices.
+fn limits() -> Limits {
+    Limits {
+        first_pause: Duration::from_millis(1),
+        longest_pause: Duration::from_millis(10),
+        ..Limits::default()
+    }
+}
+
+fn open(root: &Path, store: &Store, tasks: &Tasks, limits: Limits) -> Images {
     let snapshots = root.join("snapshots");
     let snapshotter = Arc::new(Snapshotter::open(&snapshots, snapshotter::Kind::Auto).unwrap());
     let settings = Settings {
-        registry_hosts: root.join("certs.d"),
+        registry: registry::Settings {
+            hosts_dir: root.join("certs.d"),
+            docker_config: Some(root.join("docker.json")),
+            limits,
+        },
         keep_blobs: false,
         max_concurrent_downloads: 3,
         always_allowed: 1 << 20,
@@ -34,6 +52,10 @@ fn open(root: &Path, store: &Store, tasks: &Tasks) -> Images {
 
 impl Node {
     fn new() -> Self {
+        Self::with(limits())
+    }
+
+    fn with(limits: Limits) -> Self {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(
             &root.path().join("images.redb"),
@@ -41,23 +63,31 @@ impl Node {
             &[RECORDS],
         )
         .unwrap();
-        Self::on(root, store)
+        Self::on(root, store, limits)
     }
 
-    fn on(root: tempfile::TempDir, store: Store) -> Self {
+    fn on(root: tempfile::TempDir, store: Store, limits: Limits) -> Self {
         let tasks = Tasks::default();
         // Off the runtime's own threads, as at start-up.
         let opened = std::thread::scope(|scope| {
-            scope.spawn(|| open(root.path(), &store, &tasks)).join().unwrap()
+            let opening = scope.spawn(|| open(root.path(), &store, &tasks, limits.clone()));
+            opening.join().unwrap()
         });
-        Self { images: opened, store, tasks, root }
+        Self { images: opened, store, tasks, limits, root }
+    }
+
+    /// Writes what the node's operator says about a registry.
+    fn hosts(&self, registry: &str, text: &str) {
+        let dir = self.root.path().join("certs.d").join(registry);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("hosts.toml"), text).unwrap();
     }
 
     /// The same node as the next daemon finds it.
     fn restart(self) -> Self {
-        let Self { images, store, root, .. } = self;
+        let Self { images, store, root, limits, .. } = self;
         drop(images);
-        Self::on(root, store)
+        Self::on(root, store, limits)
     }
 
     async fn pull(&self, name: &str) -> Result<Digest, Shared> {
@@ -102,4 +132,10 @@ async fn wait(so: impl Fn() -> bool) {
 fn password(password: &str) -> Credentials {
     let auth = AuthFields { username: "user", password, ..AuthFields::default() };
     Credentials::from_auth(&auth).unwrap()
+}
+
+/// Text that compresses little; 32 bytes for each count.
+fn noise(count: u32) -> Vec<u8> {
+    let piece = |n: u32| Digest::sha256(&n.to_le_bytes()).hex().as_bytes()[..32].to_vec();
+    (0..count).flat_map(piece).collect()
 }
