@@ -19,6 +19,7 @@ mod ops;
 mod pods;
 mod ps;
 mod pull;
+mod registry;
 mod rm;
 mod rmi;
 mod run;
@@ -63,6 +64,7 @@ enum Verb {
     Pods(pods::Args),
     Images(images::Args),
     Pull(pull::Args),
+    Registry(registry::Args),
     Logs(logs::Args),
     Exec(exec::Args),
     Stop(stop::Args),
@@ -98,6 +100,7 @@ async fn obey(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Pods(args) => pods::run(args, &mut daemon).await,
         Verb::Images(args) => images::run(args, &mut daemon).await,
         Verb::Pull(args) => pull::run(args, &mut daemon).await,
+        Verb::Registry(args) => registry::run(args, &mut daemon).await,
         Verb::Logs(args) => logs::run(args, &mut daemon).await,
         Verb::Exec(args) => exec::run(args, &mut daemon).await,
         Verb::Stop(args) => stop::run(args, &mut daemon).await,

@@ -100,6 +100,32 @@ fn a_watched_pod_ends_with_its_container() {
 }
 
 #[test]
+fn a_registry_is_explained() {
+    let world = World::start(Options::default());
+    let registry = BUSYBOX.split('/').next().unwrap();
+    let dir = world.path("certs.d").join(registry);
+    std::fs::create_dir_all(&dir).unwrap();
+    let hosts = format!("server = \"http://{registry}\"\n[host.\"http://127.0.0.1:1\"]\n");
+    std::fs::write(dir.join("hosts.toml"), hosts).unwrap();
+    let told = says(&world, &["registry", "explain", "--json", BUSYBOX]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let [mirror, server] = told["endpoints"].as_array().unwrap().as_slice() else {
+        panic!("{told:#}")
+    };
+    let from = |endpoint: &serde_json::Value| endpoint["from"].as_str().unwrap().to_owned();
+    assert!(from(mirror).ends_with("hosts.toml:2") && from(server).ends_with("hosts.toml:1"));
+    assert!(mirror["failure"].as_str().unwrap().contains("refused"), "{told:#}");
+    assert!(server["digest"].as_str().unwrap().starts_with("sha256:"), "{told:#}");
+    let text = says(&world, &["registry", "explain", BUSYBOX]);
+    assert!(text.contains("2. http://") && text.contains("the registry's server"), "{text}");
+    std::fs::write(dir.join("hosts.toml"), "server = 7\n").unwrap();
+    let err = fails(&world, &["registry", "explain", BUSYBOX]);
+    assert!(err.contains("hosts.toml:1: server: needs a URL"), "{err}");
+    assert!(fails(&world, &["registry", "explain", "A B"]).contains("invalid image reference"));
+    world.finish();
+}
+
+#[test]
 fn what_fails_is_told_and_undone() {
     let world = World::start(Options::default());
     assert!(fails(&world, &["run", BUSYBOX, "/nope"]).contains("starting busybox: "));

@@ -9,6 +9,7 @@ use api::node::v1 as wire;
 use tonic::{Request, Response, Status};
 
 use super::Ready;
+use crate::image::Explained;
 use crate::operation::{Progress, Transfer};
 use crate::sandbox::Pods;
 
@@ -33,6 +34,37 @@ impl wire::node_server::Node for NodeService {
     ) -> Result<Response<wire::ListOperationsResponse>, Status> {
         let operations = self.pods.node.operations.list().into_iter().map(message).collect();
         Ok(Response::new(wire::ListOperationsResponse { operations, ready: self.ready.is_open() }))
+    }
+
+    async fn explain_registry(
+        &self,
+        request: Request<wire::ExplainRegistryRequest>,
+    ) -> Result<Response<wire::ExplainRegistryResponse>, Status> {
+        let explained = self.pods.node.images.explain(&request.into_inner().image).await;
+        let (reference, endpoints) = explained.map_err(|err| super::image::status(&err))?;
+        let endpoints = endpoints.into_iter().map(endpoint).collect();
+        Ok(Response::new(wire::ExplainRegistryResponse { reference, endpoints }))
+    }
+}
+
+fn endpoint(explained: Explained) -> wire::RegistryEndpoint {
+    let (digest, failure) = match explained.outcome {
+        Ok(digest) => (digest.unwrap_or_default(), String::new()),
+        Err(failure) => (String::new(), failure),
+    };
+    wire::RegistryEndpoint {
+        url: explained.url,
+        from: explained.from,
+        is_server: explained.is_server,
+        resolve: explained.resolve,
+        pull: explained.pull,
+        tls: explained.tls,
+        headers: explained.headers,
+        proxy: explained.proxy.unwrap_or_default(),
+        credentials: explained.credentials,
+        digest,
+        failure,
+        took_ms: milliseconds(explained.took),
     }
 }
 
