@@ -205,6 +205,19 @@ impl Answer {
     }
 }
 
+/// Why a connection brings no more, and how much that counts: another try after a trickle may take as long again.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) why: String,
+    pub(super) weight: u32,
+}
+
+impl Broken {
+    pub(super) fn off(why: String) -> Self {
+        Self { why, weight: 1 }
+    }
+}
+
 /// Watches that a download brings at least so many bytes in each window of waiting; what the reader needs for
 /// itself does not count.
 #[derive(Debug, Default)]
@@ -219,7 +232,7 @@ impl Pace {
         &mut self,
         body: &mut Body,
         limits: &Limits,
-    ) -> Result<Option<Bytes>, String> {
+    ) -> Result<Option<Bytes>, Broken> {
         loop {
             let started = Instant::now();
             let left = limits.stall.saturating_sub(self.waited);
@@ -227,7 +240,7 @@ impl Pace {
             self.waited += started.elapsed();
             let came = match next {
                 Err(_) => None,
-                Ok(Err(err)) => return Err(cause(&err)),
+                Ok(Err(err)) => return Err(Broken::off(cause(&err))),
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(bytes))) => Some(bytes),
             };
@@ -236,7 +249,8 @@ impl Pace {
                 if self.got < limits.least() {
                     let (got, seconds) = (self.got, self.waited.as_secs_f64());
                     *self = Self::default();
-                    return Err(format!("only {got} bytes came in {seconds:.1} s"));
+                    let why = format!("only {got} bytes came in {seconds:.1} s");
+                    return Err(Broken { why, weight: 2 });
                 }
                 *self = Self::default();
             }

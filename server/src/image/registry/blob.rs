@@ -17,7 +17,7 @@ use tokio::time::{Duration, Instant};
 
 use super::super::error::Error;
 use super::super::manifest::Descriptor;
-use super::answer::{Body, Pace};
+use super::answer::{Body, Broken, Pace};
 use super::session::Session;
 
 /// A connection that brought so much before it broke does not count as a failure in a row.
@@ -217,15 +217,15 @@ impl Stretch {
             }
             self.connect().await?;
             let Some(body) = &mut self.body else { continue };
-            let why = match self.pace.next(body, &self.session.limits).await {
+            let broken = match self.pace.next(body, &self.session.limits).await {
                 Ok(Some(bytes)) => match self.take(bytes)? {
                     Some(bytes) => return Ok(Some(bytes)),
                     None => continue,
                 },
-                Ok(None) => "the connection ended early".to_owned(),
-                Err(why) => why,
+                Ok(None) => Broken::off("the connection ended early".to_owned()),
+                Err(broken) => broken,
             };
-            self.broken(&why)?;
+            self.broken(&broken)?;
         }
     }
 
@@ -265,7 +265,7 @@ impl Stretch {
         Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
     }
 
-    fn broken(&mut self, why: &str) -> Result<(), Error> {
+    fn broken(&mut self, Broken { why, weight }: &Broken) -> Result<(), Error> {
         let Descriptor { digest, size, .. } = &*self.descriptor;
         if let Some(body) = self.body.take() {
             self.session.blame(body.endpoint);
@@ -274,11 +274,10 @@ impl Stretch {
             self.setbacks = 0;
         }
         self.good = self.at;
-        self.setbacks += 1;
+        self.setbacks += weight;
         if self.setbacks > self.session.limits.setbacks {
-            let times = self.setbacks;
             return Err(Error::Unavailable(format!(
-                "blob {digest}: broken off {times} times in a row, last after {} of {size} bytes: {why}",
+                "blob {digest}: broken off again and again, last after {} of {size} bytes: {why}",
                 self.at
             )));
         }
