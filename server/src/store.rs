@@ -17,13 +17,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
-use crate::failpoint;
 
 mod mirror;
 #[cfg(feature = "store-redb")]
 mod redb;
 #[cfg(feature = "store-sled")]
 mod sled;
+mod writer;
 
 #[cfg(all(feature = "store-redb", not(feature = "store-sled")))]
 use redb::Redb as Chosen;
@@ -31,13 +31,12 @@ use redb::Redb as Chosen;
 use sled::Sled as Chosen;
 
 use mirror::Mirror;
+use writer::Writer;
 
 /// Leads every record; a reader that does not know the version sets the record aside.
 const RECORD_VERSION: u8 = 1;
 /// Where undecodable records go: `<table>/<key>`.
 const ASIDE: &str = "aside";
-/// Writes folded into one commit at most.
-const MAX_BATCH: usize = 256;
 
 /// One change: a value to keep, or `None` to forget the key.
 #[derive(Debug, Clone)]
@@ -72,8 +71,14 @@ type Entries = Vec<(String, Vec<u8>)>;
 /// What became of a commit.
 type Outcome = oneshot::Receiver<Result<(), String>>;
 
+/// Writes that belong together, and who waits for them; without one, they are made good for if they fail.
+struct Batch {
+    writes: Vec<Write>,
+    done: Option<oneshot::Sender<Result<(), String>>>,
+}
+
 enum Job {
-    Commit(Vec<Write>, oneshot::Sender<Result<(), String>>),
+    Commit(Batch),
     Scan(&'static str, mpsc::SyncSender<Result<Entries>>),
     /// Has the copies of a table be those of these records.
     Agree(&'static str, Entries),
@@ -116,10 +121,10 @@ impl Store {
             Err(err) => return Err(err),
         };
         let (jobs, queue) = mpsc::channel();
-        let copies = mirror.clone();
+        let writer = Writer::new(path.to_owned(), tables, engine, mirror.clone());
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_loop(&engine, &copies, &queue))
+            .spawn(move || writer.serve(&queue))
             .map_err(Error::io("start the writer thread of", path))?;
         Ok(Self { jobs, mirror })
     }
@@ -136,9 +141,14 @@ impl Store {
         settled(sent)
     }
 
-    /// Keeps `value` under `key` behind all writes before it, without waiting for the disk.
+    /// Keeps `value` under `key` behind all writes before it, without waiting for the disk. If the disk does not
+    /// take it, it is tried again until it does.
     pub(crate) fn put_later<T: Serialize>(&self, table: &'static str, key: &str, value: &T) {
-        if let Err(err) = encode(table, key, value).and_then(|write| self.send(vec![write])) {
+        let queued = encode(table, key, value).and_then(|write| {
+            let batch = Batch { writes: vec![write], done: None };
+            self.jobs.send(Job::Commit(batch)).map_err(|_| writer_gone())
+        });
+        if let Err(err) = queued {
             tracing::error!(%err, "record not kept");
         }
     }
@@ -148,14 +158,16 @@ impl Store {
         settled(self.send(Vec::new())).await
     }
 
-    /// Forgets `key`; no error if there is none.
+    /// Forgets `key`; no error if there is none. What the disk does not take now is forgotten as soon as it does,
+    /// unless it was written again.
     pub(crate) async fn delete(&self, table: &'static str, key: &str) -> Result<()> {
         settled(self.send(vec![Write { table, key: key.to_owned(), value: None }])).await
     }
 
     fn send(&self, writes: Vec<Write>) -> Result<Outcome> {
         let (done, outcome) = oneshot::channel();
-        self.jobs.send(Job::Commit(writes, done)).map_err(|_| writer_gone())?;
+        let batch = Batch { writes, done: Some(done) };
+        self.jobs.send(Job::Commit(batch)).map_err(|_| writer_gone())?;
         Ok(outcome)
     }
 
@@ -279,53 +291,6 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
     let aside = PathBuf::from(name);
     std::fs::rename(path, &aside).map_err(Error::io("set aside", path))?;
     Ok(aside)
-}
-
-/// Commits, and has the copies follow, between the failpoints of each of the writes.
-fn commit<E: Engine>(engine: &E, mirror: &Mirror, writes: &[Write]) -> Result<()> {
-    let pass = |when: &str| {
-        writes.iter().try_for_each(|write| {
-            let verb = if write.value.is_some() { "put" } else { "delete" };
-            failpoint::pass(format_args!("store/{}/{verb}/{when}", write.table))
-        })
-    };
-    pass("before")?;
-    engine.commit(writes)?;
-    mirror.follow(writes);
-    pass("after")
-}
-
-/// Serves jobs until every handle is gone. All commits that wait go into one transaction.
-fn write_loop<E: Engine>(engine: &E, mirror: &Mirror, queue: &mpsc::Receiver<Job>) {
-    let mut pending = None;
-    while let Some(job) = pending.take().or_else(|| queue.recv().ok()) {
-        match job {
-            Job::Scan(table, answer) => {
-                answer.send(engine.scan(table)).ok();
-            }
-            Job::Agree(table, records) => mirror.agree(table, &records),
-            Job::Commit(mut writes, done) => {
-                let mut waiting = vec![done];
-                while writes.len() < MAX_BATCH {
-                    match queue.try_recv() {
-                        Ok(Job::Commit(more, done)) => {
-                            writes.extend(more);
-                            waiting.push(done);
-                        }
-                        Ok(other) => {
-                            pending = Some(other);
-                            break;
-                        }
-                        Err(_) => break,
-                    }
-                }
-                let result = commit(engine, mirror, &writes).map_err(|err| err.to_string());
-                for done in waiting {
-                    done.send(result.clone()).ok();
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -140,9 +140,7 @@ async fn writes_of_many_tasks_are_all_kept() {
 fn a_record_of_another_version_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let (done, result) = oneshot::channel();
-    store.jobs.send(Job::Commit(vec![put("pods", "x", b"\x09{}")], done)).unwrap();
-    result.blocking_recv().unwrap().unwrap();
+    store.send(vec![put("pods", "x", b"\x09{}")]).unwrap().blocking_recv().unwrap().unwrap();
     assert!(store.load::<serde_json::Value>("pods").unwrap().is_empty());
     assert_eq!(store.scan(ASIDE).unwrap()[0].0, "pods/x");
     assert!(store.scan("pods").unwrap().is_empty());
@@ -160,4 +158,77 @@ async fn writes_are_applied_in_the_order_of_the_calls_whoever_waits() {
     let all = tokio::task::spawn_blocking(move || store.load::<String>("pods")).await.unwrap();
     let expected = [("x", "exited"), ("y", "not waited for")].map(|(k, v)| (k.into(), v.into()));
     assert_eq!(all.unwrap(), expected);
+}
+
+/// An engine on a disk that is full for a while, and that, as redb's, works no more once it has met an error.
+struct OnFullDisk {
+    dir: PathBuf,
+    broken: std::cell::Cell<bool>,
+    engine: Chosen,
+}
+
+impl Engine for OnFullDisk {
+    fn open(path: &Path) -> Result<(Self, Condition)> {
+        let dir = path.parent().unwrap().to_owned();
+        let (engine, condition) = Chosen::open(path)?;
+        Ok((Self { dir, broken: false.into(), engine }, condition))
+    }
+
+    fn commit(&self, writes: &[Write]) -> Result<()> {
+        if self.broken.get() || self.dir.join("full").exists() {
+            self.broken.set(true);
+            return Err(Error::Store("no space left on device".into()));
+        }
+        self.engine.commit(writes)
+    }
+
+    fn scan(&self, table: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        self.engine.scan(table)
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_was_full_is_written_again_and_nothing_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let store =
+        Store::open_with::<OnFullDisk>(&path, &dir.path().join("copies"), &["pods"]).unwrap();
+    store.put("pods", "gone", &"x").await.unwrap();
+    std::fs::write(dir.path().join("full"), "").unwrap();
+    let refused = store.put("pods", "new", &"x").await.unwrap_err().to_string();
+    assert!(refused.contains("no space") && refused.contains(path.to_str().unwrap()), "{refused}");
+    store.put_later("pods", "exit", &"old");
+    store.put_later("pods", "exit", &"137");
+    store.delete("pods", "gone").await.unwrap_err();
+    std::fs::remove_file(dir.path().join("full")).unwrap();
+    store.put("pods", "after", &"x").await.unwrap();
+    let read = store.clone();
+    let all = tokio::task::spawn_blocking(move || read.load::<String>("pods")).await.unwrap();
+    let expected = [("after", "x"), ("exit", "137")].map(|(k, v)| (k.into(), v.into()));
+    assert_eq!(all.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_written_once_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_with::<OnFullDisk>(
+        &dir.path().join("db"),
+        &dir.path().join("copies"),
+        &["pods"],
+    )
+    .unwrap();
+    std::fs::write(dir.path().join("full"), "").unwrap();
+    store.put_later("pods", "exit", &"137");
+    store.flush().await.unwrap_err();
+    std::fs::remove_file(dir.path().join("full")).unwrap();
+    let start = std::time::Instant::now();
+    loop {
+        let read = store.clone();
+        let all = tokio::task::spawn_blocking(move || read.load::<String>("pods")).await.unwrap();
+        if all.unwrap() == [("exit".into(), "137".into())] {
+            return;
+        }
+        assert!(start.elapsed() < writer::RETRY * 20, "nobody wrote it");
+        tokio::time::sleep(writer::RETRY / 20).await;
+    }
 }

@@ -1,0 +1,152 @@
+//! The one thread that writes a database. All commits that wait go into one transaction.
+//!
+//! An engine that failed is not asked again: it is closed, and opened anew before the next write, since a full disk,
+//! say, has room again at some time. Whoever waits for a write is told. What nobody waits for, and what has to be
+//! forgotten in any case, is owed, and tried again until it is done.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use super::{Batch, Condition, Engine, Job, Mirror, Write, open_whole};
+use crate::error::{Error, Result};
+use crate::failpoint;
+
+/// Batches folded into one commit at most; nearly all are of one write.
+const MAX_BATCH: usize = 256;
+/// How often writes that are owed are tried again.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Writer<E> {
+    path: PathBuf,
+    tables: Vec<&'static str>,
+    engine: Option<E>,
+    mirror: Arc<Mirror>,
+    /// By what they are about.
+    owed: BTreeMap<(&'static str, String), Option<Vec<u8>>>,
+    tried: Instant,
+}
+
+impl<E: Engine> Writer<E> {
+    pub(super) fn new(
+        path: PathBuf,
+        tables: &[&'static str],
+        engine: E,
+        mirror: Arc<Mirror>,
+    ) -> Self {
+        let (engine, tables) = (Some(engine), tables.to_vec());
+        Self { path, tables, engine, mirror, owed: BTreeMap::new(), tried: Instant::now() }
+    }
+
+    /// Serves jobs until every handle is gone.
+    pub(super) fn serve(mut self, queue: &mpsc::Receiver<Job>) {
+        let mut pending = None;
+        loop {
+            let job = match pending.take() {
+                Some(job) => Ok(job),
+                None => self.next(queue),
+            };
+            match job {
+                Ok(Job::Scan(table, answer)) => {
+                    answer.send(self.engine().and_then(|engine| engine.scan(table))).ok();
+                }
+                Ok(Job::Agree(table, records)) => self.mirror.agree(table, &records),
+                Ok(Job::Commit(batch)) => {
+                    let mut batches = vec![batch];
+                    while batches.len() < MAX_BATCH {
+                        match queue.try_recv() {
+                            Ok(Job::Commit(batch)) => batches.push(batch),
+                            Ok(other) => {
+                                pending = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.commit(batches);
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => self.commit(Vec::new()),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn next(&self, queue: &mpsc::Receiver<Job>) -> Result<Job, mpsc::RecvTimeoutError> {
+        if self.owed.is_empty() {
+            return queue.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected);
+        }
+        match (self.tried + RETRY).saturating_duration_since(Instant::now()) {
+            // Also while others keep us busy.
+            Duration::ZERO => Err(mpsc::RecvTimeoutError::Timeout),
+            left => queue.recv_timeout(left),
+        }
+    }
+
+    fn engine(&mut self) -> Result<&E> {
+        let engine = match self.engine.take() {
+            Some(engine) => engine,
+            None => {
+                let (engine, condition) = open_whole::<E>(&self.path)?;
+                if condition == Condition::Mended {
+                    engine.commit(&self.mirror.all(&self.tables))?;
+                }
+                engine
+            }
+        };
+        Ok(self.engine.insert(engine))
+    }
+
+    /// Commits what is owed and then the batches, or none of it.
+    fn commit(&mut self, batches: Vec<Batch>) {
+        self.tried = Instant::now();
+        let owed = self.owed.iter().map(|((table, key), value)| Write {
+            table,
+            key: key.clone(),
+            value: value.clone(),
+        });
+        let mut writes: Vec<Write> = owed.collect();
+        writes.extend(batches.iter().flat_map(|batch| batch.writes.iter().cloned()));
+        let mirror = self.mirror.clone();
+        let result = self.engine().and_then(|engine| commit(engine, &mirror, &writes));
+        if let Err(err) = &result {
+            tracing::error!(%err, path = %self.path.display(), "records not written; the database is opened anew");
+            self.engine = None;
+        } else {
+            self.owed.clear();
+        }
+        let result = result.map_err(|err| format!("{}: {}", self.path.display(), text(err)));
+        for Batch { writes, done } in batches {
+            for write in writes {
+                if result.is_err() && (done.is_none() || write.value.is_none()) {
+                    self.owed.insert((write.table, write.key), write.value);
+                }
+            }
+            if let Some(done) = done {
+                done.send(result.clone()).ok();
+            }
+        }
+    }
+}
+
+/// Commits, and has the copies follow, between the failpoints of each of the writes.
+fn commit<E: Engine>(engine: &E, mirror: &Mirror, writes: &[Write]) -> Result<()> {
+    let pass = |when: &str| {
+        writes.iter().try_for_each(|write| {
+            let verb = if write.value.is_some() { "put" } else { "delete" };
+            failpoint::pass(format_args!("store/{}/{verb}/{when}", write.table))
+        })
+    };
+    pass("before")?;
+    engine.commit(writes)?;
+    mirror.follow(writes);
+    pass("after")
+}
+
+/// Without the word that the store's own errors begin with.
+fn text(err: Error) -> String {
+    match err {
+        Error::Store(text) => text,
+        other => other.to_string(),
+    }
+}
