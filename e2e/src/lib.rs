@@ -9,6 +9,7 @@
 pub mod client;
 pub mod daemon;
 pub mod failpoint;
+pub mod hang;
 pub mod image;
 pub mod leak;
 pub mod measure;
@@ -16,6 +17,7 @@ pub mod place;
 pub mod pod;
 pub mod poll;
 pub mod registry;
+pub mod scripted;
 pub mod world;
 
 pub use client::Client;

@@ -67,6 +67,7 @@ async fn serve(config: Config) -> Result<()> {
     watch_networks(&pods);
 
     recover::recover(&pods).await?;
+    sandbox::watch::glances(&pods);
     failpoint::sure("start/serve", || ready.open());
     tracing::info!(socket = %socket.display(), handler = pods.node.host.default_handler, "serving CRI");
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 
 pub(crate) mod cgroup;
 pub(crate) mod process;
+pub(crate) mod storage;
 
 /// What the node is and may do.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Host {
     pub handlers: BTreeMap<String, Handler>,
     /// The handler of pods that name none.
     pub default_handler: String,
+    /// What is being looked up on storage of others.
+    pub storage: storage::Storage,
 }
 
 /// A runtime handler: the name in a RuntimeClass, and the program behind it.
@@ -70,6 +73,7 @@ impl Host {
             kernel: uname.release().to_string_lossy().into_owned(),
             handlers,
             default_handler,
+            storage: storage::Storage::default(),
         })
     }
 

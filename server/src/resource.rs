@@ -14,7 +14,7 @@ use snapshotter::Snapshotter;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::host::{cgroup, process};
-use crate::telemetry::blocking;
+use crate::telemetry::apart;
 
 /// One thing on the host that has to be given back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,8 +32,16 @@ pub(crate) enum Resource {
     Shim { dir: PathBuf },
     /// The writable layer of a container.
     Snapshot { key: String },
-    /// A container of an OCI runtime, and its cgroup.
-    Task { runtime: PathBuf, root: PathBuf, id: String, cgroups_path: String },
+    /// A container of an OCI runtime, and its cgroup. The runtime's calls have the bundle for their working
+    /// directory.
+    Task {
+        runtime: PathBuf,
+        root: PathBuf,
+        id: String,
+        cgroups_path: String,
+        #[serde(default)]
+        bundle: PathBuf,
+    },
     /// A cgroup that no OCI runtime made.
     Cgroup { path: String },
 }
@@ -54,8 +62,9 @@ pub(crate) async fn release(plan: &[Resource], hands: &Hands) -> Vec<(Resource, 
     let mut left = Vec::new();
     for resource in plan.iter().rev() {
         let (one, hands) = (resource.clone(), hands.clone());
+        // Plugins, runtimes and their processes may hang.
         let release = move || failpoint::step(one.release_name(), || one.release(&hands));
-        if let Err(err) = blocking(release).await {
+        if let Err(err) = apart(release).await {
             tracing::warn!(?resource, %err, "not released");
             left.insert(0, (resource.clone(), err));
         }
@@ -93,7 +102,10 @@ impl Resource {
             Self::Snapshot { key } => {
                 hands.snapshotter.remove(key).map_err(|err| Error::Image(err.to_string()))
             }
-            Self::Task { runtime, root, id, cgroups_path } => {
+            Self::Task { runtime, root, id, cgroups_path, bundle } => {
+                if bundle.join(shim::record::RUNTIME_NOTE).exists() {
+                    end_calls(bundle)?;
+                }
                 let deleted = delete_task(runtime, root, id);
                 cgroup::end(cgroups_path).map_err(Error::Runtime)?;
                 // With its processes gone, what the runtime could not delete is only its own state.
@@ -156,6 +168,15 @@ fn end_shim(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Ends calls of the OCI runtime that a shim was cut off in, or that hang, and what failed ones left running: what they
+/// make has nobody to hold it. Blocks.
+///
+/// # Errors
+/// When one does not end.
+pub(crate) fn end_calls(bundle: &Path) -> Result<()> {
+    process::end_working_in(bundle, PROCESS_LIMIT).map_err(Error::Runtime)
+}
+
 /// `<runtime> delete --force` if the runtime still knows the container.
 fn delete_task(runtime: &Path, root: &Path, id: &str) -> Result<()> {
     if !root.join(id).exists() {
@@ -185,6 +206,7 @@ mod tests {
                 root: "/run/r".into(),
                 id: "abc".into(),
                 cgroups_path: "/a/abc".into(),
+                bundle: "/run/x".into(),
             },
         ];
         let text = serde_json::to_string(&plan).unwrap();

@@ -1,7 +1,9 @@
 //! Logs, and the one place from which tasks are spawned.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -61,4 +63,80 @@ where
     tokio::task::spawn_blocking(move || span.in_scope(work))
         .await
         .map_err(|err| crate::error::Error::Internal(format!("blocking work: {err}")))?
+}
+
+/// Threads that [`apart`] has at most. Far more than ever hang, and far less than a node has room for.
+const MAX_APART: usize = 512;
+static APART: AtomicUsize = AtomicUsize::new(0);
+
+/// One of the threads apart, counted for as long as it is there.
+struct Counted;
+
+impl Counted {
+    fn begin() -> Option<Self> {
+        let taken = APART.fetch_add(1, Ordering::SeqCst);
+        let counted = Self;
+        (taken < MAX_APART).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        APART.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Runs `work` on a thread of its own: for what waits for somebody else's program or storage, and may hang for as
+/// long as that does. The pool behind [`blocking`] is kept free of it, since everything else waits there.
+///
+/// # Errors
+/// `Unavailable` if too many hang already, `Internal` if it panicked.
+pub(crate) async fn apart<T, F>(work: F) -> crate::error::Result<T>
+where
+    F: FnOnce() -> crate::error::Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    use crate::error::Error;
+    let span = tracing::Span::current();
+    let counted = Counted::begin().ok_or_else(|| {
+        Error::Unavailable(format!("{MAX_APART} calls wait for programs or storage that hang"))
+    })?;
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("apart".into())
+        .spawn(move || {
+            let _counted = counted;
+            done.send(span.in_scope(work)).ok();
+        })
+        .map_err(|err| Error::Unavailable(format!("start a thread: {err}")))?;
+    result.await.map_err(|_| Error::Internal("work on a thread of its own panicked".into()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[tokio::test]
+    async fn work_apart_has_a_bound_and_a_panic_in_it_is_an_answer() {
+        let panicked = apart::<(), _>(|| panic!("boom")).await;
+        assert!(matches!(panicked, Err(Error::Internal(_))), "{panicked:?}");
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Arc::new(std::sync::Mutex::new(gate));
+        let hang = || {
+            let gate = gate.clone();
+            apart(move || {
+                gate.lock().map(|gate| gate.recv().ok()).ok();
+                Ok(())
+            })
+        };
+        let mut hanging: Vec<_> = (0..MAX_APART).map(|_| Box::pin(hang())).collect();
+        for one in &mut hanging {
+            assert!(futures_util::poll!(one).is_pending());
+        }
+        assert!(matches!(hang().await, Err(Error::Unavailable(_))));
+        drop(go);
+        futures_util::future::join_all(hanging).await;
+        apart(|| Ok(())).await.unwrap();
+    }
 }

@@ -6,6 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+/// The note in a container's bundle that says how its runtime is called. It is there from before the first call
+/// until the runtime has forgotten the container: with a shim that is gone, it tells that calls may be cut off.
+pub const RUNTIME_NOTE: &str = "runtime.json";
 /// A record is a few numbers and an id.
 const MAX_SIZE: u64 = 4096;
 

@@ -16,11 +16,12 @@ fn main() -> ExitCode {
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["init", script] => init(script),
         [] if name.ends_with("/ledger") => ledger(),
+        ["hang", dir] => e2e::hang::serve(Path::new(dir)),
         ["runtime", runtime, bundle, rounds] => time_runtime(runtime, bundle, rounds),
         ["plugins", dir, conflist, rounds] => time_plugins(Path::new(dir), conflist, rounds),
-        _ => {
-            Err(anyhow::anyhow!("init SCRIPT | runtime PROGRAM BUNDLE N | plugins DIR CONFLIST N"))
-        }
+        _ => Err(anyhow::anyhow!(
+            "init SCRIPT | hang DIR | runtime PROGRAM BUNDLE N | plugins DIR CONFLIST N"
+        )),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

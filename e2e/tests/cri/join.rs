@@ -6,17 +6,11 @@ use e2e::World;
 use e2e::cri::*;
 use e2e::node::{ListOperationsRequest, Operation};
 use e2e::pod::sandbox;
+use e2e::scripted;
 use tonic::Code;
-
-use crate::bad_node::with_plugin;
 
 /// An impatient client's patience.
 const SHORT: Duration = Duration::from_millis(700);
-
-/// An ADD that takes a while and leaves nothing.
-const SLOW_ADD: &str = r#"case $CNI_COMMAND in
-    ADD) sleep 1.5; echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"'$CNI_NETNS'"}],"ips":[{"address":"10.1.2.3/24","interface":0}]}';;
-    esac"#;
 
 /// The operations whose description begins so.
 fn operations(world: &World, what: &str) -> Vec<Operation> {
@@ -27,7 +21,8 @@ fn operations(world: &World, what: &str) -> Vec<Operation> {
 
 #[test]
 fn a_run_whose_client_gave_up_is_listed_and_joined() {
-    let world = with_plugin(SLOW_ADD);
+    let (world, script) = scripted::plugin(20);
+    script.order("ADD", "sleep 1.5");
     let config = sandbox(&world, "slow");
     let request = RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
     let status = world.client.run_pod_sandbox_within(SHORT, request).unwrap_err();

@@ -35,8 +35,14 @@ macro_rules! on_each_runtime {
     };
 }
 
+mod bad_disk;
+mod bad_frozen;
 mod bad_image;
-mod bad_node;
+mod bad_plugin;
+mod bad_registry;
+mod bad_runtime;
+mod bad_shim;
+mod bad_volume;
 mod container;
 mod exec;
 mod exits;

@@ -56,6 +56,7 @@ pub(crate) async fn create(
             root: node.runtime_root(&request.handler.name),
             id: id.to_string(),
             cgroups_path: cgroups_path.clone(),
+            bundle: bundle.clone(),
         },
     ];
     let intent =
@@ -93,9 +94,15 @@ async fn prepare(
     prepared: Prepared,
     operation: &Operation,
 ) -> Result<Container> {
+    operation.enter("looking up volumes and the log directory")?;
+    let found = tokio::select! {
+        found = look_up(node, &request) => found?,
+        // What hangs is left alone: it holds nothing of ours but its thread.
+        () = operation.cancelled() => Found::default(),
+    };
     operation.enter("preparing the root file system and the bundle")?;
     let node_ = node.clone();
-    let fixed = blocking(move || build(&node_, request, prepared)).await?;
+    let fixed = blocking(move || build(&node_, request, prepared, found)).await?;
     operation.enter("recording the container")?;
     let changing = Changing { state: State::Created, resources: fixed.config.resources.clone() };
     let whole = Whole { fixed, changing };
@@ -104,8 +111,31 @@ async fn prepare(
     Ok(Container::new(whole))
 }
 
-/// The part that works on files. Blocks.
-fn build(node: &Node, request: Request, prepared: Prepared) -> Result<Fixed> {
+/// What lies on storage that is not ours.
+#[derive(Default)]
+struct Found {
+    mount_sources: Vec<PathBuf>,
+    log_path: Option<PathBuf>,
+}
+
+async fn look_up(node: &Node, request: &Request) -> Result<Found> {
+    let storage = &node.host.storage;
+    let mount_sources = facts::sources(storage, &node.tasks, &request.config.mounts).await?;
+    let log_path = log_path(&request.place, &request.config);
+    if let Some(parent) = log_path.as_deref().and_then(Path::parent) {
+        // The kubelet has made it; other clients may have not.
+        let made = async {
+            storage.directory(&node.tasks, parent).await.map_err(|err| {
+                Error::Unavailable(format!("log directory {}: {err}", parent.display()))
+            })
+        };
+        failpoint::step_async("create/log-directory", made).await?;
+    }
+    Ok(Found { mount_sources, log_path })
+}
+
+/// The part that works on our own files. Blocks.
+fn build(node: &Node, request: Request, prepared: Prepared, found: Found) -> Result<Fixed> {
     let Request { sandbox_id, config, place, handler, target_pid } = request;
     let Prepared { id, image, bundle, cgroups_path, plan } = prepared;
     failpoint::step("create/bundle", || {
@@ -117,7 +147,8 @@ fn build(node: &Node, request: Request, prepared: Prepared) -> Result<Fixed> {
     })?;
 
     let view = view(&image);
-    let facts = facts::gather(&config, &lower_directories(&mounts), target_pid)?;
+    let layers = lower_directories(&mounts);
+    let facts = facts::gather(&config, found.mount_sources, &layers, target_pid)?;
     let input = spec::Input {
         id: &id,
         config: &config,
@@ -129,7 +160,6 @@ fn build(node: &Node, request: Request, prepared: Prepared) -> Result<Fixed> {
     let spec = spec::build(&input)?;
     write_json(&bundle.join("config.json"), &spec)?;
     write_json(&bundle.join(exec::PROCESS_FILE), &spec.process())?;
-    let log_path = log_path(&place, &config)?;
     Ok(Fixed {
         image: ImageUse {
             id: image.id.to_string(),
@@ -146,24 +176,18 @@ fn build(node: &Node, request: Request, prepared: Prepared) -> Result<Fixed> {
         place,
         handler,
         bundle,
-        log_path,
+        log_path: found.log_path,
         cgroups_path,
         plan,
     })
 }
 
-/// The container's log file; the kubelet has made its directory, other clients may have not.
-fn log_path(place: &Place, config: &ContainerConfig) -> Result<Option<PathBuf>> {
+/// The container's log file.
+fn log_path(place: &Place, config: &ContainerConfig) -> Option<PathBuf> {
     if place.log_directory.is_empty() || config.log_path.is_empty() {
-        return Ok(None);
+        return None;
     }
-    let path = Path::new(&place.log_directory).join(&config.log_path);
-    if let Some(parent) = path.parent() {
-        failpoint::step("create/log-directory", || {
-            std::fs::create_dir_all(parent).map_err(Error::io("create", parent))
-        })?;
-    }
-    Ok(Some(path))
+    Some(Path::new(&place.log_directory).join(&config.log_path))
 }
 
 /// Where the image's files can be read without mounting it, topmost first.

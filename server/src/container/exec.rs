@@ -77,16 +77,25 @@ async fn run(
     limit: Option<Duration>,
     operation: &Operation,
 ) -> Result<Output> {
+    let mut over = pin!(over(limit, operation));
     let stdout = open(&exec.stdout)?;
     let stderr = open(&exec.stderr)?;
-    shim.start_exec(container, exec).await?;
+    tokio::select! {
+        started = shim.start_exec(container, exec) => started?,
+        why = &mut over => return Err(end(container, shim, exec, why).await),
+    }
     // A cancel is noticed while waiting, where the command is killed.
     operation.enter("waiting for the command to end").ok();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = {
         let mut reading =
             pin!(async { tokio::join!(read(stdout, &mut out), read(stderr, &mut err)) });
-        let mut ended = pin!(wait(container, shim, exec, limit, operation));
+        let mut ended = pin!(async {
+            tokio::select! {
+                code = shim.wait_exec(container, &exec.id) => code,
+                why = &mut over => Err(end(container, shim, exec, why).await),
+            }
+        });
         tokio::select! {
             code = &mut ended => {
                 tokio::time::timeout(node.config.exec_drain, reading).await.ok();
@@ -100,30 +109,29 @@ async fn run(
     Ok(Output { stdout: out, stderr: err, code })
 }
 
-async fn wait(
-    container: &Container,
-    shim: &Shim,
-    exec: &Exec,
-    limit: Option<Duration>,
-    operation: &Operation,
-) -> Result<i32> {
-    let over = async {
+/// Returns, with the reason, when the command shall not go on.
+async fn over(limit: Option<Duration>, operation: &Operation) -> String {
+    let limit_passed = async {
         match limit {
             Some(limit) => tokio::time::sleep(limit).await,
             None => std::future::pending().await,
         }
     };
-    let why = tokio::select! {
-        code = shim.wait_exec(container, &exec.id) => return code,
-        () = over => format!("did not end within {} s", limit.unwrap_or_default().as_secs()),
+    tokio::select! {
+        () = limit_passed => {
+            format!("did not end within {} s", limit.unwrap_or_default().as_secs())
+        }
         () = operation.cancelled() => "is not waited for any more".to_owned(),
-    };
-    shim.signal_exec(container, &exec.id, Signal::KILL.as_raw()).await?;
+    }
+}
+
+/// Kills the command, or the OCI runtime that is still starting it.
+async fn end(container: &Container, shim: &Shim, exec: &Exec, why: String) -> Error {
+    if let Err(err) = shim.signal_exec(container, &exec.id, Signal::KILL.as_raw()).await {
+        return err;
+    }
     tokio::time::timeout(KILL_LIMIT, shim.wait_exec(container, &exec.id)).await.ok();
-    Err(Error::DeadlineExceeded(format!(
-        "command in container {} {why} and was killed",
-        container.id()
-    )))
+    Error::DeadlineExceeded(format!("command in container {} {why} and was killed", container.id()))
 }
 
 /// Keeps the first `MAX_OUTPUT` bytes and drops the rest, so that the process is never blocked by us.

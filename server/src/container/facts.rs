@@ -21,6 +21,7 @@ use super::spec::{Accounts, Facts};
 use crate::error::{Error, Result};
 
 pub(crate) use node::node;
+pub(crate) use sources::sources;
 
 /// Largest passwd or group file of an image that is read. Directories of whole companies fit; an image made to
 /// fill the daemon's memory does not (CVE-2025-4437, CVE-2026-47262).
@@ -28,19 +29,20 @@ const MAX_ACCOUNTS: u64 = 4 << 20;
 /// Largest seccomp profile.
 const MAX_PROFILE: u64 = 1 << 20;
 
-/// Looks up what the spec of a container needs. `layers` are the directories of its image, topmost first;
-/// `target` is the process whose pid namespace mode TARGET joins.
+/// Looks up what the spec of a container needs. `mount_sources` are what `sources` found, `layers` the directories
+/// of its image, topmost first; `target` is the process whose pid namespace mode TARGET joins.
 ///
 /// # Errors
-/// `Invalid` names the field whose mount, device, profile or user is not to be had.
+/// `Invalid` names the field whose device, profile or user is not to be had.
 pub(crate) fn gather(
     config: &ContainerConfig,
+    mount_sources: Vec<PathBuf>,
     layers: &[PathBuf],
     target: Option<u32>,
 ) -> Result<Facts> {
     let privileged = config.security.privileged;
     Ok(Facts {
-        mount_sources: sources::all(&config.mounts)?,
+        mount_sources,
         devices: devices::asked(&config.devices)?,
         host_devices: if privileged { devices::of_host() } else { Vec::new() },
         accounts: accounts(layers)?,

@@ -88,7 +88,8 @@ impl Node {
         // What was recorded last may be a whole container, which this is not any more.
         let record = Record::Intent(intent.clone());
         if let Err(err) = self.store.put(TABLE, intent.id.as_str(), &record).await {
-            tracing::error!(id = %intent.id, %err, "record not kept");
+            tracing::error!(id = %intent.id, %err, "record not kept yet");
+            self.store.put_later(TABLE, intent.id.as_str(), &record);
         }
         self.undone.lock().push(intent);
     }

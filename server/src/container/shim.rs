@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use shim::client::{self, Client, CreateSandbox, CreateTask, Options, Podwright, Stdio};
 use snapshotter::mount::Mount;
+use tokio::sync::Notify;
 
 use super::Container;
 use super::node::Node;
@@ -19,8 +21,11 @@ use crate::failpoint;
 use crate::host::{Handler, process};
 use crate::id::SandboxId;
 use crate::resource;
+use crate::telemetry::apart;
 
 pub(crate) use shim::client::Namespaces;
+
+mod doubt;
 
 /// Name of a shim's socket in its directory.
 const SOCKET: &str = "shim.sock";
@@ -40,6 +45,8 @@ pub(crate) struct Shim {
     pub started: u64,
     /// Replaced when the connection was lost and the shim was not.
     client: Mutex<Client>,
+    doubts: Notify,
+    seen: Mutex<doubt::Seen>,
 }
 
 /// The namespaces that a pod is to get.
@@ -100,6 +107,12 @@ pub(crate) enum WaitError {
 const ASK: Duration = Duration::from_secs(10);
 /// How long one may take that runs an OCI runtime, on a node that is busy.
 const ACT: Duration = Duration::from_secs(230);
+/// How long the OCI runtime may take to forget a container before we go without.
+const FORGET: Duration = Duration::from_secs(10);
+/// A call that takes longer makes one ask whether the shim answers at all.
+const SOON: Duration = Duration::from_secs(2);
+/// How long a killed shim may take to be gone.
+const KILL: Duration = Duration::from_secs(10);
 
 #[allow(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 fn refused(err: client::Error) -> Error {
@@ -111,6 +124,14 @@ fn refused(err: client::Error) -> Error {
         client::Error::Lost { .. } | client::Error::Connect { .. } => Error::Unavailable(text),
         client::Error::Deadline { .. } => Error::DeadlineExceeded(text),
         client::Error::Refused { .. } | client::Error::Malformed { .. } => Error::Runtime(text),
+    }
+}
+
+/// What is not there (any more) needs neither a signal nor a deletion.
+async fn absent_is_done<T>(call: impl Future<Output = client::Result<T>>) -> client::Result<()> {
+    match call.await {
+        Err(err) if !err.is_not_found() => Err(err),
+        _ => Ok(()),
     }
 }
 
@@ -191,8 +212,7 @@ impl Shim {
             client.start_sandbox(id.as_str(), ASK).await.map_err(refused)
         })
         .await?;
-        let (address, client) = (answer.address, Mutex::new(client));
-        Ok((Self { id: id.clone(), address, pid, started, client }, up.namespaces))
+        Ok((Self::new(id, answer.address, pid, started, client), up.namespaces))
     }
 
     /// Attaches to a shim that an earlier daemon started.
@@ -201,8 +221,14 @@ impl Shim {
             return Err(Error::Unavailable(format!("its shim, process {pid}, is gone")));
         }
         let address = format!("unix://{}", dir.join(SOCKET).display());
-        let client = Mutex::new(connect(&address).await?);
-        Ok(Self { id: id.clone(), address, pid, started, client })
+        let client = connect(&address).await?;
+        Ok(Self::new(id, address, pid, started, client))
+    }
+
+    fn new(id: &SandboxId, address: String, pid: u32, started: u64, client: Client) -> Self {
+        let client = Mutex::new(client);
+        let (doubts, seen) = (Notify::new(), Mutex::default());
+        Self { id: id.clone(), address, pid, started, client, doubts, seen }
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -229,10 +255,51 @@ impl Shim {
         self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn reconnect(&self) -> Result<()> {
-        let fresh = connect(&self.address).await?;
+    fn replace(&self, fresh: Client) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
-        Ok(())
+    }
+
+    /// What a call comes to. One that takes long or gets no answer is a reason to ask whether the shim answers at all.
+    async fn answered<T>(
+        &self,
+        call: impl Future<Output = client::Result<T>>,
+    ) -> client::Result<T> {
+        let mut call = pin!(call);
+        let result = match tokio::time::timeout(SOON, &mut call).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.doubt();
+                call.await
+            }
+        };
+        if let Err(client::Error::Deadline { .. }) = &result {
+            self.doubt();
+        }
+        result
+    }
+
+    /// A call that changes something.
+    async fn effect<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = client::Result<T>>,
+    ) -> Result<T> {
+        let answered = async { self.answered(call).await.map_err(refused) };
+        failpoint::step_async(name, answered).await
+    }
+
+    /// Kills it: an end like any other for those who watch it.
+    pub(crate) async fn kill(&self) -> Result<()> {
+        let (pid, started) = (self.pid, self.started);
+        apart(move || process::kill(pid, started, KILL).map_err(Error::Runtime)).await
+    }
+
+    /// Returns when the pod is over though its shim may not be: the init of its processes has ended.
+    pub(crate) async fn sandbox_over(&self) {
+        const RETRY: Duration = Duration::from_secs(1);
+        while self.client().wait_sandbox(self.id.as_str()).await.is_err() {
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// Creates the container in its OCI runtime; the pid of its first process.
@@ -261,28 +328,20 @@ impl Shim {
             stdio: Stdio { terminal: fixed.config.tty, ..Stdio::default() },
             options: Options::Podwright(options),
         };
-        failpoint::step_async("shim/create", async {
-            self.client().create(task, ACT).await.map_err(refused)
-        })
-        .await
+        self.effect("shim/create", self.client().create(task, ACT)).await
     }
 
     pub(crate) async fn start(&self, container: &Container) -> Result<()> {
-        failpoint::step_async("shim/start", async {
-            let id = container.id().as_str();
-            self.client().start(id, "", ACT).await.map(drop).map_err(refused)
-        })
-        .await
+        let id = container.id().as_str();
+        self.effect("shim/start", self.client().start(id, "", ACT)).await.map(drop)
     }
 
     /// Waits for the container's end.
     pub(crate) async fn wait(&self, container: &Container) -> Result<Exit, WaitError> {
         match self.client().wait(container.id().as_str(), "").await {
             Ok(exit) => Ok(Exit { code: code(exit.status), at: nanoseconds(exit.at) }),
-            Err(err) if err.is_lost() => {
-                self.reconnect().await.ok();
-                Err(WaitError::Disconnected)
-            }
+            // Whoever watches the shim connects to it again, or ends it.
+            Err(err) if err.is_lost() => Err(WaitError::Disconnected),
             Err(err) => Err(WaitError::Refused(refused(err))),
         }
     }
@@ -294,13 +353,9 @@ impl Shim {
 
     /// Has the shim and the OCI runtime forget a container that does not run. True if they know of none then.
     pub(crate) async fn forget(&self, container: &Container) -> bool {
-        let deleted = failpoint::step_async("shim/delete", async {
-            match self.client().delete(container.id().as_str(), "", ACT).await {
-                Err(err) if !err.is_not_found() => Err(refused(err)),
-                _ => Ok(()),
-            }
-        });
-        match deleted.await {
+        let client = self.client();
+        let delete = client.delete(container.id().as_str(), "", FORGET);
+        match self.effect("shim/delete", absent_is_done(delete)).await {
             Ok(()) => true,
             Err(err) => {
                 tracing::warn!(container = %container.id(), %err, "not deleted by its shim");
@@ -311,7 +366,7 @@ impl Shim {
 
     pub(crate) async fn state(&self, container: &Container) -> Result<TaskState> {
         use client::Status;
-        match self.client().state(container.id().as_str(), "", ASK).await {
+        match self.answered(self.client().state(container.id().as_str(), "", ASK)).await {
             Ok(state) => Ok(match state.status {
                 Status::Created => TaskState::Created,
                 Status::Running | Status::Paused => TaskState::Running { pid: state.pid },
@@ -324,18 +379,13 @@ impl Shim {
     }
 
     pub(crate) async fn update(&self, container: &Container, resources: Vec<u8>) -> Result<()> {
-        failpoint::step_async("shim/update", async {
-            let id = container.id().as_str();
-            self.client().update(id, resources, ACT).await.map_err(refused)
-        })
-        .await
+        let id = container.id().as_str();
+        self.effect("shim/update", self.client().update(id, resources, ACT)).await
     }
 
     pub(crate) async fn reopen_log(&self, container: &Container) -> Result<()> {
-        failpoint::step_async("shim/reopen-log", async {
-            self.client().reopen_log(container.id().as_str(), ASK).await.map_err(refused)
-        })
-        .await
+        let id = container.id().as_str();
+        self.effect("shim/reopen-log", self.client().reopen_log(id, ASK)).await
     }
 
     /// Adds a command to a running container and starts it.
@@ -352,13 +402,9 @@ impl Shim {
             },
         };
         let client = self.client();
-        failpoint::step_async("shim/exec", async { client.exec(wire, ASK).await.map_err(refused) })
-            .await?;
-        failpoint::step_async("shim/exec-start", async {
-            let id = container.id().as_str();
-            client.start(id, &exec.id, ACT).await.map(drop).map_err(refused)
-        })
-        .await
+        self.effect("shim/exec", client.exec(wire, ASK)).await?;
+        let id = container.id().as_str();
+        self.effect("shim/exec-start", client.start(id, &exec.id, ACT)).await.map(drop)
     }
 
     /// The exit code of a command.
@@ -375,32 +421,23 @@ impl Shim {
     ) -> Result<()> {
         let number =
             u32::try_from(number).map_err(|_| Error::Internal(format!("signal {number}")))?;
-        failpoint::step_async("shim/kill", async {
-            match self.client().kill(container.id().as_str(), exec, number, false, ASK).await {
-                Err(err) if !err.is_not_found() => Err(refused(err)),
-                _ => Ok(()),
-            }
-        })
-        .await
+        let client = self.client();
+        let kill = client.kill(container.id().as_str(), exec, number, false, ASK);
+        self.effect("shim/kill", absent_is_done(kill)).await
     }
 
     pub(crate) async fn delete_exec(&self, container: &Container, exec: &str) {
-        let deleted = failpoint::step_async("shim/exec-delete", async {
-            match self.client().delete(container.id().as_str(), exec, ASK).await {
-                Err(err) if !err.is_not_found() => Err(refused(err)),
-                _ => Ok(()),
-            }
-        });
-        if let Err(err) = deleted.await {
+        let client = self.client();
+        let delete = client.delete(container.id().as_str(), exec, ASK);
+        if let Err(err) = self.effect("shim/exec-delete", absent_is_done(delete)).await {
             tracing::warn!(container = %container.id(), exec, %err, "exec not deleted by its shim");
         }
     }
 
     /// Tells the shim to end and waits a little; whoever releases it kills it if it does not.
     pub(crate) async fn shut_down(&self) {
-        let told = failpoint::step_async("shim/shutdown", async {
-            self.client().shutdown_sandbox(self.id.as_str(), ASK).await.map_err(refused)
-        });
+        let client = self.client();
+        let told = self.effect("shim/shutdown", client.shutdown_sandbox(self.id.as_str(), ASK));
         if told.await.is_ok() {
             tokio::time::timeout(END, self.ended()).await.ok();
         }

@@ -1,6 +1,10 @@
 //! StartContainer: from a bundle to a running process.
 
 use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
+
+use rustix::process::Signal;
 
 use super::Container;
 use super::node::Node;
@@ -10,7 +14,10 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::operation::Operation;
 use crate::resource::{self, Resource};
-use crate::telemetry::blocking;
+use crate::telemetry::{apart, blocking};
+
+/// How long a runtime that was ended may take to be gone, before what it left is cleared away around it.
+const ABORT: Duration = Duration::from_secs(3);
 
 /// Creates and starts the container in its OCI runtime. The caller holds the container's verb, and goes on holding
 /// it until somebody watches for the end of what was started.
@@ -54,11 +61,13 @@ pub(crate) async fn start(
     Ok(())
 }
 
-/// Ends what a failed start may have left: it may have got as far as a process, and a shim that is gone or does not
-/// answer will not end it.
+/// Ends what a failed start may have left: it may have got as far as a process, which neither a shim that is gone nor
+/// a runtime that knows of none will end.
 async fn clear(node: &Node, container: &Container, shim: &Shim) {
-    if shim.forget(container).await {
-        return;
+    shim.forget(container).await;
+    let bundle = container.fixed.bundle.clone();
+    if let Err(err) = apart(move || resource::end_calls(&bundle)).await {
+        tracing::warn!(container = %container.id(), %err, "a call of the OCI runtime goes on");
     }
     let of_runtime = |resource: &&Resource| matches!(resource, Resource::Task { .. });
     let task: Vec<Resource> = container.fixed.plan.iter().filter(of_runtime).cloned().collect();
@@ -81,12 +90,30 @@ async fn run(
             .ok_or_else(|| Error::Internal(format!("snapshot {key} is gone")))
     })
     .await?;
-    let pid = shim.create(node, container, mounts).await?;
+    let create = shim.create(node, container, mounts);
+    let pid = unless_cancelled(operation, container, shim, create).await?;
     operation.enter("starting the container's process")?;
     let (path, started_at) = (container.fixed.bundle.join(STARTED), now());
     blocking(move || remember(&path, started_at)).await?;
-    shim.start(container).await?;
+    unless_cancelled(operation, container, shim, shim.start(container)).await?;
     Ok(Running { pid, started_at })
+}
+
+/// What a call of the OCI runtime comes to. Once the start is cancelled, the runtime is ended: it may hang for ever.
+async fn unless_cancelled<T>(
+    operation: &Operation,
+    container: &Container,
+    shim: &Shim,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut call = pin!(call);
+    tokio::select! {
+        done = &mut call => return done,
+        () = operation.cancelled() => {}
+    }
+    shim.signal(container, Signal::KILL.as_raw()).await.ok();
+    tokio::time::timeout(ABORT, call).await.ok();
+    Err(Error::Cancelled { stage: operation.progress().stage })
 }
 
 /// Name of the file in a bundle that says when the process was started. A crash may come between the start and its

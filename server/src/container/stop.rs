@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::host::cgroup;
 use crate::operation::Operation;
-use crate::telemetry::blocking;
+use crate::telemetry::apart;
 
 /// How long a killed container may take to be gone before its cgroup is killed, and then before we give up.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub(crate) async fn stop(
     grace: Duration,
     operation: &Operation,
 ) -> Result<()> {
-    // A start under way is waited for: it is short, and what it starts has to be stopped.
+    // A start under way was cancelled and is waited for: what it started has to be stopped.
     drop(container.verb.lock().await);
     if !matches!(container.state(), State::Running(_)) {
         return Ok(());
@@ -86,7 +86,7 @@ pub(crate) async fn kill(container: &Container, shim: Option<&Shim>) -> Result<(
         return Ok(());
     }
     let path = container.fixed.cgroups_path.clone();
-    blocking(move || failpoint::step("stop/cgroup", || cgroup::end(&path).map_err(Error::Runtime)))
+    apart(move || failpoint::step("stop/cgroup", || cgroup::end(&path).map_err(Error::Runtime)))
         .await?;
     tokio::time::timeout(KILL_LIMIT, container.not_running()).await.map_err(|_| {
         Error::DeadlineExceeded(format!(

@@ -11,7 +11,7 @@ use super::shim::{Shim, WaitError, code, nanoseconds};
 use super::state::{Event, now};
 use crate::failpoint;
 use crate::host::cgroup;
-use crate::telemetry::blocking;
+use crate::telemetry::apart;
 
 /// Name of the exit record in a bundle.
 pub(super) const EXIT_RECORD: &str = "exit.json";
@@ -59,7 +59,7 @@ pub(crate) async fn end_cgroup(container: &Container) {
     let end = move || {
         failpoint::step("exit/cgroup", || cgroup::end(&path).map_err(crate::error::Error::Runtime))
     };
-    if let Err(err) = blocking(end).await {
+    if let Err(err) = apart(end).await {
         tracing::error!(container = %container.id(), %err, "a container without its shim is still there");
     }
 }

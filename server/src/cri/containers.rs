@@ -82,8 +82,12 @@ pub(super) async fn stop(
     let shim = pods.live_shim_of(&container);
     let operation = flights.begin(format!("stop container {}", container.id()));
     let work = {
-        let operation = operation.clone();
-        async move { container::stop::stop(&container, shim.as_deref(), grace, &operation).await }
+        let (operation, others) = (operation.clone(), flights.clone());
+        async move {
+            operation.enter("cancelling the container's start")?;
+            others.cancel(|key| matches!(key, Key::Start(id) if id == container.id())).await;
+            container::stop::stop(&container, shim.as_deref(), grace, &operation).await
+        }
     };
     flights.detach(operation, patience, work).await.map_err(status::shared)?;
     Ok(Response::new(cri::StopContainerResponse {}))
@@ -99,7 +103,7 @@ pub(super) async fn remove(
         return Ok(Response::new(cri::RemoveContainerResponse {}));
     };
     let what = format!("remove container {}", container.id());
-    let pods = pods.clone();
+    let (pods, others) = (pods.clone(), flights.clone());
     flights
         .run(
             Key::RemoveContainer(container.id().clone()),
@@ -107,6 +111,8 @@ pub(super) async fn remove(
             0,
             patience,
             move |operation| async move {
+                operation.enter("cancelling the container's start")?;
+                others.cancel(|key| matches!(key, Key::Start(id) if id == container.id())).await;
                 let shim = pods.live_shim_of(&container);
                 container::remove::remove(&pods.node, &container, shim.as_deref(), &operation)
                     .await?;

@@ -96,9 +96,15 @@ async fn end(
     let (pods, others) = (pods.clone(), flights.clone());
     flights
         .run(key, what, 0, patience, move |operation| async move {
-            operation.enter("cancelling creates in the sandbox")?;
+            operation.enter("cancelling creates and starts in the sandbox")?;
             sandbox.close();
-            others.cancel(|key| matches!(key, Key::Create(of, _) if *of == id)).await;
+            let containers = pods.containers_of(&id);
+            let of_pod = |key: &Key| match key {
+                Key::Create(of, _) => *of == id,
+                Key::Start(of) => containers.iter().any(|container| container.id() == of),
+                _ => false,
+            };
+            others.cancel(of_pod).await;
             match how {
                 End::Stop => sandbox::stop::stop(&pods, &sandbox, &operation).await?,
                 End::Remove => sandbox::remove::remove(&pods, &sandbox, &operation).await?,

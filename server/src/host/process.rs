@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// Field 22 of /proc/PID/stat: when the process started, in clock ticks since boot. `None`: it is gone.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
@@ -16,6 +16,39 @@ pub(crate) fn start_time(pid: u32) -> Option<u64> {
         return None;
     }
     fields.get(19)?.parse().ok()
+}
+
+/// Clock ticks a second, as /proc counts a process's time on every architecture that Linux has (USER_HZ).
+pub(crate) const TICKS: u32 = 100;
+
+/// What a process is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Activity {
+    /// The state of its main thread, as proc(5) spells it: S sleeps, T is stopped, D waits for a device.
+    pub main: char,
+    /// Any thread runs, or would if it had a processor.
+    pub running: bool,
+    /// The processor time that it has used.
+    pub ticks: u64,
+}
+
+/// What a process is doing now. `None`: it is gone.
+pub(crate) fn activity(pid: u32) -> Option<Activity> {
+    let stat = |path: String| {
+        let stat = std::fs::read_to_string(path).ok()?;
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let user: u64 = fields.nth(10)?.parse().ok()?;
+        let system: u64 = fields.next()?.parse().ok()?;
+        Some((state, user + system))
+    };
+    let (main, ticks) = stat(format!("/proc/{pid}/stat"))?;
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let running = threads
+        .filter_map(|thread| stat(format!("{}/stat", thread.ok()?.path().display())))
+        .any(|(state, _)| state == 'R');
+    Some(Activity { main, running, ticks })
 }
 
 /// True if that very process is alive.
@@ -52,6 +85,23 @@ pub(crate) fn working_in(dir: &Path) -> Vec<(u32, u64)> {
         .collect()
 }
 
+/// Kills every process whose working directory is `dir`, and what they start meanwhile. Blocks for `limit` at most.
+///
+/// # Errors
+/// A text if some are still there then.
+pub(crate) fn end_working_in(dir: &Path, limit: Duration) -> Result<(), String> {
+    let until = Instant::now() + limit;
+    loop {
+        let found = working_in(dir);
+        if found.is_empty() {
+            return Ok(());
+        }
+        for (pid, started) in found {
+            kill(pid, started, until.saturating_duration_since(Instant::now()))?;
+        }
+    }
+}
+
 /// What a short command left behind.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -60,18 +110,20 @@ pub(crate) struct Output {
     pub stderr: String,
 }
 
-/// Runs a command that should be short, without input, and kills it at the limit. Blocks.
+/// Runs a command that should be short, without input, and kills it at the limit with all that it started. Blocks.
 ///
 /// # Errors
 /// A text if it could not be started or did not end in time.
 pub(crate) fn run(command: &mut std::process::Command, limit: Duration) -> Result<Output, String> {
     use std::io::Read;
+    use std::os::unix::process::CommandExt;
     use std::process::Stdio;
     const MAX_STDERR: u64 = 16 << 10;
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
         .map_err(|err| err.to_string())?;
     let until = Instant::now() + limit;
@@ -79,8 +131,10 @@ pub(crate) fn run(command: &mut std::process::Command, limit: Duration) -> Resul
         match child.try_wait().map_err(|err| err.to_string())? {
             Some(status) => break status,
             None if Instant::now() > until => {
-                child.kill().ok();
-                child.wait().ok();
+                // Not waited for before: its number is nobody else's.
+                kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
+                // One that the kernel does not let die is left to a thread of its own.
+                std::thread::spawn(move || child.wait());
                 return Err(format!("did not end within {limit:?}"));
             }
             None => std::thread::sleep(Duration::from_millis(2)),
@@ -113,6 +167,34 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(found.iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), [child.id()]);
+    }
+
+    #[test]
+    fn a_process_at_work_is_told_from_one_that_sleeps() {
+        let me = activity(std::process::id()).unwrap();
+        assert!(me.running, "this very thread");
+        let mut command = std::process::Command::new("sh");
+        let mut child = command.args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let start = Instant::now();
+        while activity(child.id()).is_none_or(|busy| busy.ticks < 5 || busy.main != 'R') {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(activity(child.id()), None);
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_ended_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "sleep 60 & sleep 60"]).current_dir(&path);
+        let err = run(&mut command, Duration::from_millis(200)).unwrap_err();
+        assert!(err.contains("did not end"), "{err}");
+        end_working_in(&path, Duration::from_secs(5)).unwrap();
+        assert_eq!(working_in(&path), []);
     }
 
     #[test]

@@ -143,6 +143,15 @@ impl Sandbox {
         Record { fixed: self.fixed.clone(), changing: self.now() }
     }
 
+    /// Writes the record: at once, or if the disk does not take it, as soon as it does. For what is true whether it is
+    /// on record or not, and what the next start would find out by itself.
+    pub(crate) async fn keep_somehow(&self, node: &Node) {
+        if let Err(err) = self.keep(node).await {
+            tracing::error!(sandbox = %self.id(), %err, "record not kept yet");
+            node.store.put_later(TABLE, self.id().as_str(), &self.record());
+        }
+    }
+
     /// Writes the record; durable when this returns.
     pub(crate) async fn keep(&self, node: &Node) -> Result<()> {
         node.store.put(TABLE, self.id().as_str(), &self.record()).await

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::id::SandboxId;
 use crate::operation::Operation;
-use crate::telemetry::blocking;
+use crate::telemetry::{apart, blocking};
 
 /// Where network namespaces are pinned, as operators and plugins expect.
 const NETNS_DIR: &str = "/run/netns";
@@ -121,7 +121,7 @@ pub(super) async fn attach(
     let deadline = node.hands.cni.deadline().or(&cancel).telling(waiting.text());
     let ifname = attachment.ifname.clone();
     let cni = node.hands.cni.clone();
-    let add = blocking(move || {
+    let add = apart(move || {
         failpoint::step("run/cni-add", || cni.add(&network, &attachment, &deadline).map_err(failed))
     });
     tokio::pin!(add);

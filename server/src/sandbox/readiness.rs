@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Pods;
-use crate::telemetry::blocking;
+use crate::telemetry::apart;
 
 /// How long an answer of the plugins holds: a network that is up is believed longer than one that is not.
 const READY_HOLDS: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ pub(crate) fn trouble(pods: &Arc<Pods>) -> Option<String> {
         tasks.spawn(tracing::info_span!("network status"), async move {
             let cni = pods.node.hands.cni.clone();
             let ask = move || Ok(cni.status(&network, &cni.deadline()).err());
-            let trouble = blocking(ask).await.ok().flatten().map(|err| err.to_string());
+            let trouble = apart(ask).await.ok().flatten().map(|err| err.to_string());
             pods.networks.readiness.answered(trouble);
         });
     }

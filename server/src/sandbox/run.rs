@@ -249,8 +249,6 @@ pub(crate) async fn undo(pods: &Pods, sandbox: Arc<Sandbox>) {
     }
     sandbox.set_plan(left.into_iter().map(|(resource, _)| resource).collect());
     sandbox.apply(Event::Down).ok();
-    if let Err(err) = sandbox.keep(&pods.node).await {
-        tracing::error!(sandbox = %sandbox.id(), %err, "record not kept");
-    }
+    sandbox.keep_somehow(&pods.node).await;
     pods.insert_sandbox(sandbox);
 }

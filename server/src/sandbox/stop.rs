@@ -26,20 +26,24 @@ pub(crate) async fn stop(pods: &Pods, sandbox: &Sandbox, operation: &Operation) 
     let containers = pods.containers_of(sandbox.id());
     let shim = sandbox.shim();
     let kills = containers.iter().map(|container| async {
-        // A start under way is short, and what it starts has to be killed.
+        // A start under way was cancelled, or is over soon, and what it started has to be killed.
         drop(container.verb.lock().await);
         kill(container, shim.as_deref()).await
     });
     let killed: Vec<Result<()>> = join_all(kills).await;
-    if let Some(shim) = &shim {
-        join_all(containers.iter().map(|container| shim.forget(container))).await;
-    }
+    let forgotten = match &shim {
+        Some(shim) => join_all(containers.iter().map(|container| shim.forget(container))).await,
+        None => Vec::new(),
+    };
 
     operation.enter("releasing the pod's network and namespaces")?;
     sandbox
         .apply(Event::Down)
         .map_err(|_| Error::Internal("a sandbox that cannot go down".into()))?;
-    if let Some(shim) = &shim {
+    // With a runtime that hangs it would not end in time, and is ended with its other resources.
+    if let Some(shim) = &shim
+        && forgotten.into_iter().all(|done| done)
+    {
         shim.shut_down().await;
     }
     sandbox.set_shim(None);
@@ -70,6 +74,7 @@ pub(crate) async fn give_back(node: &Node, sandbox: &Sandbox) -> Result<()> {
         failure.get_or_insert(err);
     }
     sandbox.set_plan(plan);
-    sandbox.keep(node).await?;
+    // A full disk is no reason not to end a pod.
+    sandbox.keep_somehow(node).await;
     failure.map_or(Ok(()), Err)
 }

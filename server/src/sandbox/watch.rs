@@ -1,10 +1,12 @@
-//! What happens to a pod without anybody asking: a container ends, a shim dies.
+//! What happens to a pod without anybody asking: a container ends, a shim dies or does not answer any more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::state::Event;
 use super::{Pods, Sandbox};
 use crate::container::Container;
+use crate::container::node::Node;
 use crate::container::shim::Shim;
 use crate::container::watch_exit::watch_exit;
 
@@ -16,21 +18,58 @@ pub(crate) fn container(pods: &Pods, container: &Arc<Container>, shim: &Arc<Shim
 }
 
 /// Watches a pod's shim until it has ended. A pod whose shim died is not ready; its containers are taken care
-/// of by their own watchers, which notice the same death.
+/// of by their own watchers, which notice the same death. A shim that lives and does not answer is ended.
 pub(crate) fn sandbox(pods: &Pods, sandbox: &Arc<Sandbox>, shim: &Arc<Shim>) {
     let span = tracing::info_span!("watch", sandbox = %sandbox.id());
     let (node, sandbox, shim) = (pods.node.clone(), sandbox.clone(), shim.clone());
     pods.node.tasks.spawn(span, async move {
-        shim.ended().await;
-        // A stop under way ends the shim itself; one that comes next finds the pod down.
-        let _verb = sandbox.verb.lock().await;
-        if !sandbox.is_open() {
-            return;
+        let mut init = sandbox.ready().is_some_and(|ready| ready.init_pid != 0);
+        loop {
+            tokio::select! {
+                () = shim.ended() => return down(&node, &sandbox, "the pod's shim died").await,
+                () = shim.sandbox_over(), if init => {
+                    init = false;
+                    down(&node, &sandbox, "the init of the pod's processes died").await;
+                }
+                () = shim.doubted() => ask(&shim).await,
+            }
         }
-        tracing::error!(sandbox = %sandbox.id(), "the pod's shim died: the pod is not ready");
-        sandbox.apply(Event::Down).ok();
-        if let Err(err) = sandbox.keep(&node).await {
-            tracing::error!(%err, "record not kept");
+    });
+}
+
+async fn down(node: &Node, sandbox: &Sandbox, why: &str) {
+    // A stop under way ends the shim itself; one that comes next finds the pod down.
+    let _verb = sandbox.verb.lock().await;
+    if !sandbox.is_open() {
+        return;
+    }
+    tracing::error!(sandbox = %sandbox.id(), "{why}: the pod is not ready");
+    sandbox.apply(Event::Down).ok();
+    sandbox.keep_somehow(node).await;
+}
+
+async fn ask(shim: &Shim) {
+    let Some(why) = shim.hangs().await else { return };
+    tracing::error!(pid = shim.pid, "the pod's shim {why}: it is killed");
+    if let Err(err) = shim.kill().await {
+        tracing::error!(%err, "the pod's shim cannot be ended");
+    }
+}
+
+/// How often each shim is looked at. What it costs is told by `e2e/tests/cri/bad_shim.rs`.
+const GLANCE: Duration = Duration::from_secs(10);
+
+/// Looks at every shim now and then, since nobody calls an idle pod's.
+pub(crate) fn glances(pods: &Arc<Pods>) {
+    let span = tracing::info_span!("glances");
+    let (all, tasks) = (pods.clone(), pods.node.tasks.clone());
+    tasks.spawn(span, async move {
+        loop {
+            tokio::time::sleep(GLANCE).await;
+            all.sandboxes()
+                .iter()
+                .filter_map(|sandbox| sandbox.shim())
+                .for_each(|one| one.glance());
         }
     });
 }

@@ -1,28 +1,36 @@
 //! Where the mounts of a container come from on the host.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use futures_util::future::try_join_all;
 
 use super::mountinfo::{self, MountInfo};
 use crate::container::config::{Mount, Propagation};
 use crate::error::{Error, Result};
+use crate::host::storage::Storage;
+use crate::telemetry::Tasks;
 
 /// The source of each mount, without symbolic links; made as a directory where it is missing, as the field's
 /// runtimes do. A mount of an image has none on the host: its place stays empty.
-pub(super) fn all(mounts: &[Mount]) -> Result<Vec<PathBuf>> {
-    let needs_table = mounts.iter().any(|mount| mount.propagation != Propagation::Private);
-    let mut sources = Vec::with_capacity(mounts.len());
-    for (i, mount) in mounts.iter().enumerate() {
+///
+/// # Errors
+/// `Invalid` names the mount, its path, and what is wrong with it or for how long its storage has not answered.
+pub(crate) async fn sources(
+    storage: &Storage,
+    tasks: &Tasks,
+    mounts: &[Mount],
+) -> Result<Vec<PathBuf>> {
+    let sources = mounts.iter().enumerate().map(|(i, mount)| async move {
         if mount.image.is_some() {
-            sources.push(PathBuf::new());
-            continue;
+            return Ok(PathBuf::new());
         }
         let path = Path::new(&mount.host_path);
-        sources.push(resolve(path).map_err(|err| {
+        storage.directory(tasks, path).await.map_err(|err| {
             Error::invalid(format!("mounts[{i}].host_path"), format!("{}: {err}", path.display()))
-        })?);
-    }
-    if needs_table {
+        })
+    });
+    let sources = try_join_all(sources).await?;
+    if mounts.iter().any(|mount| mount.propagation != Propagation::Private) {
         // Read after the sources exist: resolving may trigger an automount.
         let table = mountinfo::read()?;
         for (i, (mount, source)) in mounts.iter().zip(&sources).enumerate() {
@@ -31,16 +39,6 @@ pub(super) fn all(mounts: &[Mount]) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(sources)
-}
-
-fn resolve(path: &Path) -> std::io::Result<PathBuf> {
-    match std::fs::canonicalize(path) {
-        Err(err) if err.kind() == ErrorKind::NotFound => {
-            std::fs::create_dir_all(path)?;
-            std::fs::canonicalize(path)
-        }
-        resolved => resolved,
-    }
 }
 
 /// Events must have a way to go where the request wants them to.
@@ -81,19 +79,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn links_are_resolved_and_missing_directories_made() {
+    #[tokio::test]
+    async fn an_error_names_the_mount() {
         let dir = tempfile::tempdir().unwrap();
-        let base = dir.path().canonicalize().unwrap();
-        std::fs::create_dir(base.join("real")).unwrap();
-        std::os::unix::fs::symlink("real", base.join("link")).unwrap();
-        std::os::unix::fs::symlink("gone", base.join("dangling")).unwrap();
-        let source = |name: &str| all(&[mount(&base.join(name), Propagation::Private)]);
-        assert_eq!(source("link").unwrap(), [base.join("real")]);
-        assert_eq!(source("new/deep").unwrap(), [base.join("new/deep")]);
-        assert!(base.join("new/deep").is_dir());
-        let err = source("dangling").unwrap_err().to_string();
-        assert!(err.starts_with("mounts[0].host_path: "), "{err}");
+        let dangling = dir.path().join("dangling");
+        std::os::unix::fs::symlink("gone", &dangling).unwrap();
+        let mounts =
+            [mount(dir.path(), Propagation::Private), mount(&dangling, Propagation::Private)];
+        let found = sources(&Storage::default(), &Tasks::default(), &mounts).await;
+        let err = found.unwrap_err().to_string();
+        let expected = format!("mounts[1].host_path: {}: ", dangling.display());
+        assert!(err.starts_with(&expected), "{err}");
     }
 
     #[test]

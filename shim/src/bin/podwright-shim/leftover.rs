@@ -9,10 +9,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use shim::record::RUNTIME_NOTE;
 
 use crate::runtime::Runtime;
 
-const IN_BUNDLE: &str = "runtime.json";
 const TASKS: &str = "tasks";
 const INIT: &str = "init.json";
 const MAX_SIZE: u64 = 64 * 1024;
@@ -35,14 +35,14 @@ pub(crate) fn record(shim: &Path, bundle: &Path, id: &str, runtime: &Runtime) ->
         "arguments": runtime.arguments,
     })
     .to_string();
-    fs::write(bundle.join(IN_BUNDLE), &note)?;
+    fs::write(bundle.join(RUNTIME_NOTE), &note)?;
     fs::create_dir_all(shim.join(TASKS))?;
     fs::write(task(shim, id), note)
 }
 
 /// The container is gone, and nothing of it is left.
 pub(crate) fn forget(shim: &Path, bundle: &Path, id: &str) {
-    let _ = fs::remove_file(bundle.join(IN_BUNDLE));
+    let _ = fs::remove_file(bundle.join(RUNTIME_NOTE));
     let _ = fs::remove_file(task(shim, id));
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn forget_init(shim: &Path) {
 
 /// All containers noted down in a bundle, be it a shim's or a container's own.
 pub(crate) fn containers(bundle: &Path) -> Vec<Leftover> {
-    let mut notes = vec![bundle.join(IN_BUNDLE)];
+    let mut notes = vec![bundle.join(RUNTIME_NOTE)];
     if let Ok(entries) = fs::read_dir(bundle.join(TASKS)) {
         notes.extend(entries.flatten().map(|entry| entry.path()));
     }

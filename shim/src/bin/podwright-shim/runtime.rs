@@ -3,6 +3,7 @@
 //! A runtime may take as long as it likes, but it can be killed: it runs in a process group of
 //! its own, whose id its caller learns.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
@@ -13,11 +14,15 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+
 use crate::reactor::{self, Exit, Once};
 use crate::sys;
 
 /// What is read at most of a runtime's complaints.
 const MAX_TEXT: u64 = 64 * 1024;
+/// What a runtime may write into one file before it is ended, should it never stop.
+const MAX_FILE: u64 = 16 << 20;
 /// What is kept of them.
 const MAX_MESSAGE: usize = 4096;
 
@@ -44,9 +49,47 @@ impl fmt::Display for RuntimeError {
 pub(crate) struct Call {
     pub(crate) pid: u32,
     exit: Rc<Once<Exit>>,
+    _listed: Listed,
     log: PathBuf,
     stderr: Option<PathBuf>,
     what: String,
+}
+
+/// A call under way: the group that it leads, where it works, and how it ended.
+struct Working {
+    pid: u32,
+    dir: PathBuf,
+    exit: Rc<Once<Exit>>,
+}
+
+thread_local! {
+    static CALLS: RefCell<Vec<Working>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps a call on the list.
+struct Listed(u32);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        CALLS.with_borrow_mut(|calls| calls.retain(|call| call.pid != self.0));
+    }
+}
+
+/// Ends the calls that work in this bundle, with all that they have started: what hangs would hold up whoever
+/// wants the container gone.
+pub(crate) fn end_calls(bundle: &Path) {
+    CALLS.with_borrow(|calls| {
+        for call in calls.iter().filter(|call| call.dir == bundle && !call.exit.is_set()) {
+            end_group(call.pid);
+        }
+    });
+}
+
+/// Kills a process group whose leader has not been reaped.
+pub(crate) fn end_group(leader: u32) {
+    if let Some(group) = i32::try_from(leader).ok().and_then(Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
 }
 
 impl Runtime {
@@ -86,6 +129,10 @@ impl Runtime {
             None => command.stdin(Stdio::null()),
         };
         let call = Call::spawn(&mut command, what.clone(), log, Some(stderr)).map_err(failed)?;
+        // What it says goes into files. These verbs start no process that would inherit this.
+        let limit = Rlimit { current: Some(MAX_FILE), maximum: Some(MAX_FILE) };
+        let pid = i32::try_from(call.pid).ok().and_then(Pid::from_raw);
+        let _ = rustix::process::prlimit(pid, Resource::Fsize, limit);
         call.finish().await
     }
 
@@ -112,7 +159,11 @@ impl Call {
     ) -> io::Result<Self> {
         let child = command.process_group(0).spawn()?;
         let pid = child.id();
-        Ok(Self { pid, exit: reactor::watch(pid), log, stderr, what })
+        let exit = reactor::watch(pid);
+        let dir = log.parent().unwrap_or(Path::new("")).to_owned();
+        let working = Working { pid, dir, exit: Rc::clone(&exit) };
+        CALLS.with_borrow_mut(|calls| calls.push(working));
+        Ok(Self { pid, exit, _listed: Listed(pid), log, stderr, what })
     }
 
     /// Waits for the end, and for the reason if it was a bad one.

@@ -17,6 +17,8 @@ use crate::task::Task;
 
 /// What killed processes get to be gone, when the caller does not say.
 const DEATH: Duration = Duration::from_secs(10);
+/// What the OCI runtime gets to forget a container before we go without.
+const DISCARD: Duration = Duration::from_secs(5);
 
 /// Kills what still runs and lets the namespaces go. Idempotent.
 pub(crate) async fn stop(
@@ -58,8 +60,10 @@ pub(crate) async fn shutdown_sandbox(
     stop(pod, &stop_request).await?;
     let tasks: Vec<Rc<Task>> = pod.tasks.borrow().values().cloned().collect();
     for task in tasks {
-        if let Err(error) = task.discard().await {
-            eprintln!("{}: {error}", task.id);
+        match reactor::within(DISCARD, task.discard()).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => eprintln!("{}: {error}", task.id),
+            None => task.end_calls(),
         }
     }
     pod.over.set(true);

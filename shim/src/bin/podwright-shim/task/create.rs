@@ -9,7 +9,6 @@ use std::rc::Rc;
 
 use api::events::{TaskCreate, TaskIo, topic};
 use api::task::{CreateTaskRequest, CreateTaskResponse};
-use rustix::process::{Pid, Signal};
 
 use super::console::ConsoleListener;
 use super::options::{self, Options};
@@ -20,7 +19,7 @@ use crate::cgroup::{Cgroup, OomWatch};
 use crate::pod::Pod;
 use crate::reactor::{self, Exit, Lock, Once};
 use crate::rpc::Failure;
-use crate::runtime::{Call, Runtime, scratch};
+use crate::runtime::{self, Call, Runtime, scratch};
 use crate::{leftover, stage};
 
 /// A container on its way: enough to stop it.
@@ -29,16 +28,21 @@ pub(crate) struct Birth {
     /// The runtime at work, which leads a process group; 0 before and after.
     runtime: Cell<u32>,
     cancelled: Cell<bool>,
+    over: Once<()>,
 }
 
 impl Birth {
     /// Ends the runtime and what it has started; the container will not come to be.
     pub(crate) fn cancel(&self) {
         self.cancelled.set(true);
-        let group = i32::try_from(self.runtime.get()).ok().and_then(Pid::from_raw);
-        if let Some(group) = group {
-            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        if self.runtime.get() != 0 {
+            runtime::end_group(self.runtime.get());
         }
+    }
+
+    /// Waits until what was begun is undone.
+    pub(crate) async fn over(&self) {
+        self.over.wait().await;
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -66,6 +70,7 @@ pub(crate) async fn create(
     let birth = pod.begin_birth(&request.id)?;
     let created = born(pod, &request, bundle, &birth).await;
     pod.end_birth(&request.id);
+    birth.over.set(());
     let task = created?;
     let pid = task.init.pid;
     pod.tasks.borrow_mut().insert(request.id.clone(), Rc::clone(&task));

@@ -1,4 +1,4 @@
-//! Task.Delete: forgets a container or an exec that has exited.
+//! Task.Delete: forgets a container or an exec that has exited, or a container that is still being created.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,6 +21,10 @@ pub(crate) async fn delete(
     pod: &Rc<Pod>,
     request: &DeleteRequest,
 ) -> Result<DeleteResponse, Failure> {
+    if let Some(birth) = pod.birth(&request.id) {
+        birth.cancel();
+        reactor::within(DEATH, birth.over()).await;
+    }
     let task = find(pod, &request.id)?;
     if !request.exec_id.is_empty() {
         return delete_exec(&task, &request.exec_id);

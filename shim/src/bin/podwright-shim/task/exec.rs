@@ -52,6 +52,7 @@ pub(crate) fn exec(pod: &Rc<Pod>, request: ExecProcessRequest) -> Result<(), Fai
         spec,
         names,
         lock: Lock::default(),
+        call: Cell::default(),
         process: RefCell::default(),
         exit: Rc::default(),
     };
@@ -101,9 +102,13 @@ async fn run(pod: &Rc<Pod>, task: &Task, exec: &Exec) -> Result<Process, Failure
     fs::write(&spec, &exec.spec).map_err(Failure::io("process document"))?;
     let expecting = reactor::expect();
     let called = match call(pod, task, console.as_ref(), &spec, &pid_file, ends) {
-        Ok(call) => call.finish().await.map_err(Failure::unknown),
+        Ok(call) => {
+            exec.call.set(call.pid);
+            call.finish().await.map_err(Failure::unknown)
+        }
         Err(failure) => Err(failure),
     };
+    exec.call.set(0);
     let _ = fs::remove_file(&spec);
     let pid = called.and_then(|()| read_pid(&pid_file));
     let _ = fs::remove_file(&pid_file);

@@ -10,6 +10,7 @@ use api::task::KillRequest;
 use super::{Task, find, finished};
 use crate::pod::Pod;
 use crate::rpc::Failure;
+use crate::runtime;
 
 const SIGKILL: u32 = libc::SIGKILL as u32;
 
@@ -25,8 +26,13 @@ pub(crate) async fn kill(pod: &Rc<Pod>, request: &KillRequest) -> Result<(), Fai
     let task = find(pod, &request.id)?;
     if !request.exec_id.is_empty() {
         let exec = task.exec(&request.exec_id)?;
-        let process = exec.process.borrow().clone().ok_or_else(finished)?;
-        return process.signal(request.signal);
+        let process = exec.process.borrow().clone();
+        if process.is_none() && request.signal == SIGKILL && exec.call.get() != 0 {
+            // Nothing runs yet: what there is to end is the runtime starting it.
+            runtime::end_group(exec.call.get());
+            return Ok(());
+        }
+        return process.ok_or_else(finished)?.signal(request.signal);
     }
     task.init.signal(request.signal)?;
     if request.all
@@ -35,6 +41,8 @@ pub(crate) async fn kill(pod: &Rc<Pod>, request: &KillRequest) -> Result<(), Fai
         cgroup.signal_all(request.signal);
     }
     if request.signal == SIGKILL {
+        // A start or an exec that hangs has nothing to wait for any more.
+        runtime::end_calls(&task.bundle);
         thaw(&task).await;
     }
     Ok(())

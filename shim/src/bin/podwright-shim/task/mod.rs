@@ -45,7 +45,7 @@ use crate::cgroup::{Cgroup, OomWatch};
 use crate::pod::Pod;
 use crate::reactor::{Exit, Lock, Once};
 use crate::rpc::Failure;
-use crate::runtime::Runtime;
+use crate::runtime::{self, Runtime};
 use crate::sys;
 use options::Options;
 use stdio::{Names, Streams};
@@ -86,6 +86,8 @@ struct Exec {
     spec: Vec<u8>,
     names: Names,
     lock: Lock,
+    /// The runtime at work on its start, which leads a process group; 0 before and after.
+    call: Cell<u32>,
     process: RefCell<Option<Rc<Process>>>,
     exit: Rc<Once<Exit>>,
 }
@@ -130,6 +132,12 @@ impl Task {
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill_all();
         }
+        self.end_calls();
+    }
+
+    /// Ends calls of the OCI runtime that hang.
+    pub(crate) fn end_calls(&self) {
+        runtime::end_calls(&self.bundle);
     }
 
     /// Waits for its end, as reported.
