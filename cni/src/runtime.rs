@@ -310,6 +310,8 @@ fn previous(network: &Network, cached: Option<&CachedAttachment>) -> Option<Valu
 
 fn completed(attachment: &Attachment, cached: Option<&CachedAttachment>) -> Attachment {
     let mut attachment = attachment.clone();
+    // Where there is no namespace (yet, or any more), plugins are told so: a path to something else makes some fail.
+    attachment.netns = attachment.netns.filter(|path| netns::is_netns(path));
     let Some(before) = cached.map(CachedAttachment::attachment) else { return attachment };
     if attachment.args.is_empty() {
         attachment.args = before.args;
@@ -317,7 +319,5 @@ fn completed(attachment: &Attachment, cached: Option<&CachedAttachment>) -> Atta
     if attachment.capabilities == crate::Capabilities::default() {
         attachment.capabilities = before.capabilities;
     }
-    // Where there is no namespace (any more), plugins are told so: a path to something else makes some fail for good.
-    attachment.netns = attachment.netns.filter(|path| netns::is_netns(path));
     attachment
 }

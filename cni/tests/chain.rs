@@ -85,6 +85,11 @@ fn del_needs_neither_namespace_nor_cache_nor_what_the_caller_forgot() {
     }
     let never = Attachment { netns: None, ..Attachment::for_pod("never", "n", "n", "u") };
     node.run(|| node.runtime.del(&network, &never, &soon())).unwrap();
+    // Whoever died while it made the namespace has left the file that it was to be pinned on.
+    let file = node.path("never");
+    std::fs::write(&file, "").unwrap();
+    let unpinned = Attachment { netns: Some(file), ..never };
+    node.run(|| node.runtime.del(&network, &unpinned, &soon())).unwrap();
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn a_chain_passes_results_on_and_goes_back_the_other_way() {
         "CNI_CONTAINERID=pod1".to_owned(),
         "CNI_IFNAME=eth0".to_owned(),
         format!("CNI_NETNS={}", netns.display()),
-        format!("CNI_PATH={}:{}", node.path("bin").display(), support::PLUGINS),
+        format!("CNI_PATH={}:{}", node.path("bin").display(), support::plugins().display()),
         "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod1;\
          K8S_POD_INFRA_CONTAINER_ID=pod1;K8S_POD_UID=uid-1"
             .to_owned(),

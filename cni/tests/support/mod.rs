@@ -13,8 +13,11 @@ use serde_json::{Value, json};
 
 /// More than anything here needs on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// Debian's plugins.
-pub(crate) const PLUGINS: &str = "/usr/lib/cni";
+/// Debian's plugins: those that `./dev` unpacked, else the installed ones.
+pub(crate) fn plugins() -> PathBuf {
+    let unpacked = std::env::var_os("PODWRIGHT_TOOLS").map(|tools| Path::new(&tools).join("cni"));
+    unpacked.filter(|dir| dir.is_dir()).unwrap_or_else(|| "/usr/lib/cni".into())
+}
 
 /// Everything below one temporary directory; [`Drop`] checks that nothing is left.
 pub(crate) struct Node {
@@ -27,7 +30,7 @@ impl Node {
         assert!(rustix::process::geteuid().is_root(), "these tests need root");
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime {
-            bin_dirs: vec![dir.path().join("bin"), PLUGINS.into()],
+            bin_dirs: vec![dir.path().join("bin"), plugins()],
             cache_dir: dir.path().join("cache"),
             ..Runtime::default()
         };
