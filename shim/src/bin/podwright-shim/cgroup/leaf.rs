@@ -34,24 +34,17 @@ impl Leaf {
         Ok(Self { dirs: roots.into_iter().map(|root| root.join(relative)).collect() })
     }
 
-    /// Makes it where the pod's own cgroup exists, and moves the calling process into it.
+    /// Makes it where the pod's own cgroup exists, and moves the calling process into it. Where nobody made the
+    /// pod's, one hierarchy is enough: what is in a cgroup can be found and ended whatever becomes of the shim.
     pub(crate) fn enter(&self) -> io::Result<()> {
-        for dir in &self.dirs {
-            if !dir.parent().is_some_and(Path::exists) {
-                continue;
-            }
-            if let Err(error) = fs::create_dir(dir)
-                && error.kind() != io::ErrorKind::AlreadyExists
-            {
-                return Err(error);
-            }
-            // An empty cpuset admits nobody; the pod's own then does.
-            let cpuset = dir.join("cpuset.cpus");
-            if !unified() && cpuset.exists() && fs::read_to_string(cpuset)?.trim().is_empty() {
-                fs::remove_dir(dir)?;
-                continue;
-            }
-            fs::write(dir.join("cgroup.procs"), "0")?;
+        let mut entered = false;
+        for dir in self.dirs.iter().filter(|dir| dir.parent().is_some_and(Path::exists)) {
+            entered |= enter(dir)?;
+        }
+        let mut others = self.dirs.iter();
+        while let (false, Some(dir)) = (entered, others.next()) {
+            fs::create_dir_all(dir)?;
+            entered = enter(dir)?;
         }
         Ok(())
     }
@@ -62,4 +55,21 @@ impl Leaf {
             let _ = fs::remove_dir(dir);
         }
     }
+}
+
+/// Makes one of its directories and moves the calling process into it; false where that admits nobody.
+fn enter(dir: &Path) -> io::Result<bool> {
+    if let Err(error) = fs::create_dir(dir)
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(error);
+    }
+    // An empty cpuset admits nobody; the pod's own then does.
+    let cpuset = dir.join("cpuset.cpus");
+    if !unified() && cpuset.exists() && fs::read_to_string(cpuset)?.trim().is_empty() {
+        fs::remove_dir(dir)?;
+        return Ok(false);
+    }
+    fs::write(dir.join("cgroup.procs"), "0")?;
+    Ok(true)
 }

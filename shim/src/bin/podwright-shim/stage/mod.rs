@@ -15,6 +15,7 @@ mod runtime;
 mod sysctl;
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -88,6 +89,17 @@ pub(crate) fn ourselves(first: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(NAME).arg(first);
     command
+}
+
+/// From now on the calling stage ends with the thread that started it.
+fn die_with_parent() -> io::Result<()> {
+    let before = rustix::process::getppid();
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    // It may have ended before that was said.
+    if rustix::process::getppid() != before {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    Ok(())
 }
 
 /// A command that makes the namespaces of a pod, prints a line (the init's pid, or `0`) and

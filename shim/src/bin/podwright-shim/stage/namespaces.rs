@@ -29,6 +29,7 @@ pub(super) fn run(arguments: &[OsString]) -> Result<(), String> {
 
 fn make(orders: &Orders) -> Result<(), String> {
     let what = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    super::die_with_parent().map_err(what("parent"))?;
     let wanted = [
         (orders.ipc, libc::CLONE_NEWIPC),
         (orders.uts, libc::CLONE_NEWUTS),

@@ -41,12 +41,16 @@ pub(super) fn run(arguments: &[OsString]) -> Result<(), String> {
 
 fn prepare(cgroup: Option<&str>) -> Result<OwnedFd, String> {
     let what = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    // Until it can be found in its cgroup, it ends with the stage that started it, and that with the shim.
+    super::die_with_parent().map_err(what("parent"))?;
     let program = sealed(PROGRAM).map_err(what("memory file"))?;
     if let Some(path) = cgroup {
         Leaf::new(path).and_then(|leaf| leaf.enter()).map_err(what("cgroup"))?;
     }
     rustix::process::setsid().map_err(|error| what("session")(error.into()))?;
     empty_root().map_err(what("root"))?;
+    rustix::process::set_parent_process_death_signal(None)
+        .map_err(|error| what("parent")(error.into()))?;
     drop_privileges().map_err(what("privileges"))?;
     for fd in [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()] {
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
