@@ -69,10 +69,10 @@ impl Content {
     pub(super) fn draft(&self) -> Result<Draft, Error> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join("ingest").join(number.to_string());
-        let file = failpoint::step("content/create", || {
-            File::create(&path).map_err(Error::io("create", &path))
-        })?;
-        Ok(Draft { path, file })
+        failpoint::step("content/create", || {
+            let file = File::create(&path).map_err(Error::io("create", &path))?;
+            Ok(Draft { path, file })
+        })
     }
 
     /// Forgets content; no error if there is none.

@@ -16,6 +16,9 @@ use crate::telemetry::Tasks;
 
 /// How long one step of deleting may keep the disk busy before it pauses.
 const TRASH_STEP: Duration = Duration::from_millis(200);
+/// When a removal that failed is tried again: soon, then half as often each time, but never more seldom than this.
+pub(super) const FIRST_RETRY: Duration = Duration::from_millis(250);
+pub(super) const LAST_RETRY: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Wanted {
@@ -44,6 +47,10 @@ struct Sweep {
     /// Not before every holder of layers has said so, after a start.
     enabled: bool,
     running: bool,
+    /// A retry waits for its time.
+    retrying: bool,
+    /// How long the last one waited; zero once all went well.
+    pause: Duration,
 }
 
 /// The layers that somebody wants.
@@ -197,6 +204,26 @@ impl Layers {
         })
     }
 
+    /// Something could not be removed, or deleted: has another look later.
+    fn retry_later(self: &Arc<Self>) {
+        let pause = {
+            let mut sweep = self.sweep();
+            if std::mem::replace(&mut sweep.retrying, true) {
+                return;
+            }
+            sweep.pause = (sweep.pause * 2).clamp(FIRST_RETRY, LAST_RETRY);
+            sweep.pause
+        };
+        let layers = self.clone();
+        let span = tracing::info_span!("try removals again");
+        self.tasks.spawn(span, async move {
+            tokio::time::sleep(pause).await;
+            layers.sweep().retrying = false;
+            layers.sweep_soon();
+            layers.empty_trash().await;
+        });
+    }
+
     /// Something was renamed away, a container's snapshot or half a layer: deletes it behind the caller's back.
     pub(super) fn empty_trash_soon(self: &Arc<Self>) {
         let layers = self.clone();
@@ -218,6 +245,7 @@ impl Layers {
                 Ok(Ok(false)) => tokio::time::sleep(TRASH_STEP).await,
                 Ok(Err(err)) => {
                     tracing::warn!(%err, "removed layers are not deleted yet");
+                    self.retry_later();
                     return;
                 }
                 Err(err) => {
@@ -249,7 +277,7 @@ impl Layers {
             self.snapshotter.remove_layer(layer).map_err(|err| Error::Snapshot(err.to_string()))
         });
         if let Err(err) = &removed {
-            tracing::warn!(%err, %layer, "layer not removed yet; the next removal tries again");
+            tracing::warn!(%err, %layer, "layer not removed yet");
         }
         removed.is_ok()
     }
@@ -286,18 +314,24 @@ impl Drop for Lease {
 async fn sweep_all(layers: Arc<Layers>) {
     let mut again = Vec::new();
     loop {
-        let batch = {
-            let mut sweep = layers.sweep();
-            if sweep.unwanted.is_empty() {
-                sweep.unwanted = again;
-                sweep.running = false;
-                return;
-            }
-            std::mem::take(&mut sweep.unwanted)
-        };
+        let batch = std::mem::take(&mut layers.sweep().unwanted);
+        if batch.is_empty() {
+            break;
+        }
         again.extend(layers.step(move |layers| layers.remove_batch(batch)).await);
         layers.empty_trash().await;
     }
+    let failed = !again.is_empty();
+    {
+        let mut sweep = layers.sweep();
+        sweep.running = false;
+        // A lease may have ended since.
+        sweep.unwanted.append(&mut again);
+        if !failed {
+            sweep.pause = Duration::ZERO;
+        }
+    }
+    if failed { layers.retry_later() } else { layers.sweep_soon() }
 }
 
 /// A layer that occurs more than once counts where it is topmost.

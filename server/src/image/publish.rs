@@ -7,7 +7,7 @@ use snapshotter::LayerId;
 
 use super::digest::Digest;
 use super::error::Error;
-use super::gc::{Layers, Lease};
+use super::gc::{FIRST_RETRY, LAST_RETRY, Layers, Lease};
 use super::pull::blocking;
 use super::table::{Image, ImageRecord, Table};
 use super::{Inner, RECORDS};
@@ -124,13 +124,34 @@ impl Inner {
             return Err(Error::Store(err.to_string()));
         }
         tracing::info!(image = %image.id, tags = ?image.tags, "image removed");
+        if let Err(err) = self.forget_files(image.files.clone()).await {
+            // The image is gone all the same; like its layers, its files follow.
+            tracing::warn!(%err, "files of a removed image are not removed yet");
+            let span = tracing::info_span!("remove files again", image = %image.id);
+            self.tasks.spawn(span, self.clone().go_on_forgetting(image.files.clone()));
+        }
+        Ok(())
+    }
+
+    async fn go_on_forgetting(self: Arc<Self>, files: Vec<Digest>) {
+        let mut pause = FIRST_RETRY;
+        loop {
+            tokio::time::sleep(pause).await;
+            let _change = self.change.lock().await;
+            match self.forget_files(files.clone()).await {
+                Ok(()) => return,
+                Err(err) => tracing::warn!(%err, "files of a removed image are not removed yet"),
+            }
+            pause = (pause * 2).min(LAST_RETRY);
+        }
+    }
+
+    /// Removes those of `files` that no image has. The caller changes the records, alone.
+    async fn forget_files(self: &Arc<Self>, files: Vec<Digest>) -> Result<(), Error> {
         let wanted: HashSet<Digest> = self.table().all().flat_map(|i| i.files.clone()).collect();
         let keeper = self.clone();
         blocking(move || {
-            for file in image.files.iter().filter(|file| !wanted.contains(*file)) {
-                keeper.content.remove(file)?;
-            }
-            Ok(())
+            files.iter().filter(|f| !wanted.contains(*f)).try_for_each(|f| keeper.content.remove(f))
         })
         .await
     }
@@ -138,13 +159,12 @@ impl Inner {
     /// Files of pulls that were cut off.
     pub(super) async fn remove_stray_files(self: Arc<Self>) {
         let _change = self.change.lock().await;
-        let wanted: HashSet<Digest> = self.table().all().flat_map(|i| i.files.clone()).collect();
         let keeper = self.clone();
-        let removed = blocking(move || {
-            let files = keeper.content.list()?;
-            files.iter().filter(|f| !wanted.contains(*f)).try_for_each(|f| keeper.content.remove(f))
-        });
-        if let Err(err) = removed.await {
+        let removed = match blocking(move || keeper.content.list()).await {
+            Ok(files) => self.forget_files(files).await,
+            Err(err) => Err(err),
+        };
+        if let Err(err) = removed {
             tracing::warn!(%err, "stray image files are not removed");
         }
     }
