@@ -150,16 +150,16 @@ async fn adopt(pods: &Arc<Pods>, container: &Arc<Container>, shim: &Arc<Shim>) {
     let told = tokio::time::timeout(BUDGET, shim.state(container)).await;
     let told =
         told.unwrap_or_else(|_| Err(Error::DeadlineExceeded("the shim does not answer".into())));
-    match (container.state(), told) {
+    match (container.state(), &told) {
         // Its exit may have been taken by the last daemon without the OCI runtime being told to forget it.
         (ContainerState::Exited(_), Ok(TaskState::Unknown) | Err(_))
         | (ContainerState::Created, Err(_)) => {}
         (ContainerState::Exited(_), Ok(_)) => drop(shim.forget(container).await),
         (ContainerState::Created, Ok(TaskState::Running { pid } | TaskState::Stopped { pid })) => {
             let started_at = container::start::recall(container);
-            let running = Running { pid, started_at };
+            let running = Running { pid: *pid, started_at };
             pods.node.apply(container, &ContainerEvent::Started(running)).ok();
-            sandbox::watch::container(pods, container, shim);
+            watch(pods, container, shim, told).await;
         }
         // Created in the OCI runtime, never started: as if the start had not begun.
         (ContainerState::Created, Ok(TaskState::Created | TaskState::Unknown)) => {
@@ -168,13 +168,26 @@ async fn adopt(pods: &Arc<Pods>, container: &Arc<Container>, shim: &Arc<Shim>) {
         (
             ContainerState::Running(_),
             Ok(TaskState::Running { .. } | TaskState::Stopped { .. }) | Err(_),
-        ) => {
-            sandbox::watch::container(pods, container, shim);
-        }
+        ) => watch(pods, container, shim, told).await,
         (ContainerState::Running(_), Ok(TaskState::Unknown | TaskState::Created)) => {
             lost(pods, container).await;
             shim.forget(container).await;
         }
+    }
+}
+
+/// Watches a container that runs; takes the end of one that has ended at once, since clients may know of it.
+async fn watch(
+    pods: &Arc<Pods>,
+    container: &Arc<Container>,
+    shim: &Arc<Shim>,
+    told: Result<TaskState>,
+) {
+    match told {
+        Ok(TaskState::Stopped { .. }) => {
+            watch_exit::watch_exit(&pods.node, container, shim).await;
+        }
+        _ => sandbox::watch::container(pods, container, shim),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::node::Node;
 use super::shim::Shim;
-use super::{Container, TABLE, stop};
+use super::{Container, Record, TABLE, stop};
 use crate::error::{Error, Result};
 use crate::operation::Operation;
 use crate::resource;
@@ -25,6 +25,18 @@ pub(crate) async fn remove(
         shim.forget(container).await;
     }
     operation.enter("releasing its resources")?;
+    // A crash from here on leaves something to be released, and not a container whose end nobody knows any more: what
+    // its shim wrote down goes with its bundle.
+    node.keep_later(&Record::Intent(container.intent()), container);
+    let released = release(node, container).await;
+    match &released {
+        Ok(()) => node.images.unhold(container.id().as_str()),
+        Err(_) => node.keep_later(&container.record(container.now()), container),
+    }
+    released
+}
+
+async fn release(node: &Node, container: &Container) -> Result<()> {
     let left = resource::release(&container.fixed.plan, &node.hands).await;
     if let Some((_, err)) = left.into_iter().next() {
         return Err(err);
@@ -32,7 +44,5 @@ pub(crate) async fn remove(
     node.store.delete(TABLE, container.id().as_str()).await.map_err(|err| match err {
         Error::Store(text) => Error::Store(format!("forget container {}: {text}", container.id())),
         other => other,
-    })?;
-    node.images.unhold(container.id().as_str());
-    Ok(())
+    })
 }
