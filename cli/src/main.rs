@@ -9,6 +9,7 @@ mod daemon;
 mod exec;
 mod failure;
 mod find;
+mod fsck;
 mod human;
 mod images;
 mod inspect;
@@ -72,6 +73,7 @@ enum Verb {
     Rmi(rmi::Args),
     Inspect(inspect::Args),
     Ops(ops::Args),
+    Fsck(fsck::Args),
     Version(version::Args),
 }
 
@@ -108,6 +110,7 @@ async fn obey(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Rmi(args) => rmi::run(args, &mut daemon).await,
         Verb::Inspect(args) => inspect::run(args, &mut daemon).await,
         Verb::Ops(args) => ops::run(args, &mut daemon).await,
+        Verb::Fsck(args) => fsck::run(args, &mut daemon).await,
         Verb::Version(_) => unreachable!("answered above, without a daemon"),
     }
 }

@@ -173,6 +173,35 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<CachedAttachment>> {
     Ok(entries.filter(|e| !e.if_name.is_empty() && !e.network_name.is_empty()).collect())
 }
 
+/// The same, or an error where one cannot be read: for who has to know all of them.
+pub(crate) fn list_all(dir: &Path) -> Result<Vec<CachedAttachment>> {
+    let results = dir.join("results");
+    let failed = |e| Error::io("read", &results, e);
+    let entries = match fs::read_dir(&results) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        // A file under way; its ADD is not done.
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+            continue;
+        }
+        match read_entry(&path).as_deref().and_then(parse) {
+            Some(entry) => all.push(entry),
+            // Removed meanwhile, with its attachment.
+            None if !path.exists() => {}
+            None => {
+                let problem = std::io::Error::new(ErrorKind::InvalidData, "no cached attachment");
+                return Err(Error::io("read", &path, problem));
+            }
+        }
+    }
+    Ok(all)
+}
+
 fn read_entry(path: &Path) -> Option<Vec<u8>> {
     let metadata = fs::symlink_metadata(path).ok()?;
     (metadata.is_file() && metadata.len() <= MAX_ENTRY).then(|| fs::read(path).ok())?

@@ -80,3 +80,17 @@ fn what_another_runtime_recorded_is_passed_on_as_it_is() {
     assert_eq!(again.capabilities.by_name()["portMappings"], ports);
     assert_eq!((again.netns, again.args.len()), (None, 0));
 }
+
+#[test]
+fn who_needs_all_entries_gets_all_or_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(list_all(dir.path()).unwrap().is_empty(), "no cache at all");
+    let (network, attachment, result) = sample();
+    write(dir.path(), &network, &attachment, &result).unwrap();
+    fs::write(dir.path().join("results/.new-1-1"), "half").unwrap();
+    assert_eq!(list_all(dir.path()).unwrap().len(), 1);
+    fs::write(dir.path().join("results/net-other-eth0"), "half").unwrap();
+    let err = list_all(dir.path()).unwrap_err().to_string();
+    assert!(err.contains("net-other-eth0"), "{err}");
+    assert_eq!(list(dir.path()).unwrap().len(), 1);
+}

@@ -253,6 +253,15 @@ impl Runtime {
         cache::list(&self.cache_dir)
     }
 
+    /// The attachments in libcni's caches at `dirs`, all of them.
+    ///
+    /// # Errors
+    /// When one cannot be read: [`Runtime::gc`] with what could be would release it.
+    pub fn cached_in(dirs: &[PathBuf]) -> Result<Vec<CachedAttachment>> {
+        let lists = dirs.iter().map(|dir| cache::list_all(dir));
+        Ok(lists.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
     fn call<'a>(
         &'a self,
         verb: Verb,

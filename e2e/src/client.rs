@@ -14,7 +14,7 @@ use crate::cri::image_service_client::ImageServiceClient;
 use crate::cri::runtime_service_client::RuntimeServiceClient;
 use crate::cri::*;
 use crate::node::node_client::NodeClient;
-use crate::node::{ListOperationsRequest, ListOperationsResponse};
+use crate::node::{FsckRequest, FsckResponse, ListOperationsRequest, ListOperationsResponse};
 
 /// What the kubelet receives at most.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -81,7 +81,8 @@ calls! {
         remove_image(RemoveImageRequest) -> RemoveImageResponse,
         image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse;
     NodeClient:
-        list_operations(ListOperationsRequest) -> ListOperationsResponse;
+        list_operations(ListOperationsRequest) -> ListOperationsResponse,
+        fsck(FsckRequest) -> FsckResponse;
 }
 
 impl Client {
@@ -126,6 +127,21 @@ impl Client {
                 .unwrap_or_else(|_| Err(Status::deadline_exceeded("the server never answered")))
                 .map(tonic::Response::into_inner)
         })
+    }
+
+    /// A call whose client goes away after a while, without a deadline that the server knew of.
+    pub fn abandoned<Q, A, F>(
+        &self,
+        after: Duration,
+        request: Q,
+        call: impl FnOnce(Channel, Request<Q>) -> F,
+    ) where
+        F: Future<Output = Result<tonic::Response<A>, Status>>,
+        A: std::fmt::Debug,
+    {
+        let call = call(self.channel.clone(), Request::new(request));
+        let answer = self.tokio.block_on(async { tokio::time::timeout(after, call).await });
+        assert!(answer.is_err(), "it was answered before its client left: {answer:?}");
     }
 
     /// RunPodSandbox with a client that gives up after `deadline`.

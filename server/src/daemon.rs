@@ -15,6 +15,7 @@ use crate::container::facts;
 use crate::container::node::{Node, Undone};
 use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::host::instance::Instance;
 use crate::host::{Host, cgroup};
 use crate::image::{Images, Settings};
 use crate::operation::Operations;
@@ -55,9 +56,10 @@ async fn serve(config: Config) -> Result<()> {
     make_directories(&config)?;
     let _lock = lock(&config.root).await?;
     failpoint::step("start/mount", || keep_mounts_private(&config.state))?;
+    let instance = Instance::establish(&config.root, &config.state)?;
     let listener = listen(&config.socket)?;
     let socket = config.socket.clone();
-    let pods = Arc::new(assemble(config)?);
+    let pods = Arc::new(assemble(config, instance)?);
 
     let server = cri::Server::new(pods.clone());
     let (ready, tasks) = (server.ready(), server.tasks());
@@ -99,7 +101,7 @@ fn tidy_up(pods: &Pods) {
 }
 
 /// Makes what everything works with.
-fn assemble(config: Config) -> Result<Pods> {
+fn assemble(config: Config, instance: Instance) -> Result<Pods> {
     let host = Host::probe(&config)?;
     if !host.sys_resource {
         tracing::warn!(
@@ -145,7 +147,8 @@ fn assemble(config: Config) -> Result<Pods> {
     let hands = Hands { cni: Arc::new(cni), snapshotter };
     let facts = facts::node(&host)?;
     let undone = Undone::default();
-    let node = Node { config, host, facts, store, tasks, operations, hands, images, undone };
+    let node =
+        Node { config, host, facts, store, tasks, operations, hands, images, instance, undone };
     Ok(Pods::new(Arc::new(node), networks))
 }
 

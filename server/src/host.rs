@@ -9,6 +9,7 @@ use crate::config::{CgroupDriver, Config};
 use crate::error::{Error, Result};
 
 pub(crate) mod cgroup;
+pub(crate) mod instance;
 pub(crate) mod process;
 pub(crate) mod storage;
 

@@ -16,6 +16,7 @@ mod failpoint;
 mod host;
 mod id;
 mod image;
+mod leftover;
 mod operation;
 mod recover;
 mod resource;

@@ -84,6 +84,16 @@ pub(crate) struct Waiting<'a> {
     what: Arc<Mutex<String>>,
 }
 
+tokio::task_local! {
+    /// The operation that a task works on.
+    static CURRENT: Arc<Operation>;
+}
+
+/// The operation that the running task works on, for work that many operations have in common.
+pub(crate) fn current() -> Option<Arc<Operation>> {
+    CURRENT.try_with(Arc::clone).ok()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing can panic while holding one of them: the guarded values are only copied, pushed and removed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -137,6 +147,14 @@ impl Operation {
         tracing::debug!(operation = %self.what, stage, "enters stage");
         *lock(&self.stage) = (stage, Instant::now());
         Ok(())
+    }
+
+    /// Does `work` as this operation's.
+    pub(crate) fn scope<F: Future>(
+        self: &Arc<Self>,
+        work: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.clone(), work)
     }
 
     /// Says what the operation waits for, a path or a plugin, until the answer is dropped.

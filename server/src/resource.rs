@@ -5,7 +5,7 @@
 //! operation, for Stop and Remove, and for recovery after a crash.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use snapshotter::Snapshotter;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::host::{cgroup, process};
+use crate::operation;
 use crate::telemetry::apart;
 
 /// One thing on the host that has to be given back.
@@ -62,8 +63,12 @@ pub(crate) async fn release(plan: &[Resource], hands: &Hands) -> Vec<(Resource, 
     let mut left = Vec::new();
     for resource in plan.iter().rev() {
         let (one, hands) = (resource.clone(), hands.clone());
+        let operation = operation::current();
+        let (kind, name) = resource.describe();
+        let waiting = operation.as_ref().map(|all| all.waits_for(format!("{kind} {name}")));
+        let told = waiting.as_ref().map(|waiting| waiting.text().clone()).unwrap_or_default();
         // Plugins, runtimes and their processes may hang.
-        let release = move || failpoint::step(one.release_name(), || one.release(&hands));
+        let release = move || failpoint::step(one.release_name(), || one.release(&hands, &told));
         if let Err(err) = apart(release).await {
             tracing::warn!(?resource, %err, "not released");
             left.insert(0, (resource.clone(), err));
@@ -87,8 +92,25 @@ impl Resource {
         }
     }
 
-    /// Blocks. Releasing what is not held is no error.
-    fn release(&self, hands: &Hands) -> Result<()> {
+    /// What it is, and which one.
+    pub(crate) fn describe(&self) -> (&'static str, String) {
+        match self {
+            Self::Directory { path } => ("directory", path.display().to_string()),
+            Self::Mount { path } => ("mount", path.display().to_string()),
+            Self::Netns { path } => ("network namespace", path.display().to_string()),
+            Self::Attachment { attachment, .. } => {
+                let cni::Attachment { container_id, ifname, .. } = attachment.as_ref();
+                ("network attachment", format!("{container_id} {ifname}"))
+            }
+            Self::Shim { dir } => ("shim", dir.display().to_string()),
+            Self::Snapshot { key } => ("snapshot", key.clone()),
+            Self::Task { root, id, .. } => ("runtime state", root.join(id).display().to_string()),
+            Self::Cgroup { path } => ("cgroup", path.clone()),
+        }
+    }
+
+    /// Blocks. Releasing what is not held is no error. `told` is where it says what it waits for, if it knows better.
+    fn release(&self, hands: &Hands, told: &Arc<Mutex<String>>) -> Result<()> {
         match self {
             Self::Directory { path } => remove_dir_all(path),
             Self::Mount { path } => {
@@ -97,7 +119,9 @@ impl Resource {
             Self::Netns { path } => {
                 cni::netns::remove(path).map_err(|err| Error::Network(err.to_string()))
             }
-            Self::Attachment { conflist, attachment } => detach(&hands.cni, conflist, attachment),
+            Self::Attachment { conflist, attachment } => {
+                detach(&hands.cni, conflist, attachment, told)
+            }
             Self::Shim { dir } => end_shim(dir),
             Self::Snapshot { key } => {
                 hands.snapshotter.remove(key).map_err(|err| Error::Image(err.to_string()))
@@ -128,10 +152,15 @@ fn remove_dir_all(path: &Path) -> Result<()> {
     }
 }
 
-fn detach(cni: &cni::Runtime, conflist: &str, attachment: &cni::Attachment) -> Result<()> {
+fn detach(
+    cni: &cni::Runtime,
+    conflist: &str,
+    attachment: &cni::Attachment,
+    told: &Arc<Mutex<String>>,
+) -> Result<()> {
     let failed = |err: cni::Error| Error::Network(err.to_string());
     let network = cni::Network::parse(conflist.as_bytes()).map_err(failed)?;
-    cni.del(&network, attachment, &cni.deadline()).map_err(failed)
+    cni.del(&network, attachment, &cni.deadline().telling(told)).map_err(failed)
 }
 
 /// The pid file of a shim: its pid and start time.

@@ -37,6 +37,10 @@ use writer::Writer;
 const RECORD_VERSION: u8 = 1;
 /// Where undecodable records go: `<table>/<key>`.
 const ASIDE: &str = "aside";
+/// Where the number of the last commit is, in the database and beside the copies: the one with the higher number
+/// knows more. An engine that finds damage may go back to an earlier commit and say nothing.
+const META: &str = "meta";
+const SEQUENCE: &str = "sequence";
 
 /// One change: a value to keep, or `None` to forget the key.
 #[derive(Debug, Clone)]
@@ -52,19 +56,11 @@ pub(crate) struct Write {
 /// commit that returned. A table that was never written is empty. One process at a time has a database open.
 trait Engine: Send + Sized + 'static {
     /// Opens the database at `path`, creating it if there is none, and makes sure that all of it can be read.
-    fn open(path: &Path) -> Result<(Self, Condition)>;
+    fn open(path: &Path) -> Result<Self>;
     /// Applies the writes, in order, in one durable transaction.
     fn commit(&self, writes: &[Write]) -> Result<()>;
     /// All entries of a table, by key.
     fn scan(&self, table: &str) -> Result<Vec<(String, Vec<u8>)>>;
-}
-
-/// How a database was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Condition {
-    Whole,
-    /// It was damaged; the engine went back to an earlier state of it.
-    Mended,
 }
 
 type Entries = Vec<(String, Vec<u8>)>;
@@ -112,11 +108,9 @@ impl Store {
         let mirror = std::sync::Arc::new(Mirror::new(mirror));
         let known = path.exists();
         let engine = match open_whole::<E>(path) {
-            Ok((engine, Condition::Whole)) if known => engine,
-            // Better an earlier state than none.
-            Ok((engine, Condition::Mended)) if mirror.all(tables).is_empty() => engine,
-            Ok((engine, Condition::Whole)) => remake(engine, &mirror, tables)?,
-            Ok((_, Condition::Mended)) => replace::<E>(path, "it is damaged", &mirror, tables)?,
+            Ok(engine) if !known => remake(engine, &mirror, tables)?,
+            Ok(engine) if mirror.sequence() <= sequence(&engine) => engine,
+            Ok(_) => replace::<E>(path, "it lost its last commits", &mirror, tables)?,
             Err(err) if path.exists() => replace(path, &err.to_string(), &mirror, tables)?,
             Err(err) => return Err(err),
         };
@@ -218,6 +212,15 @@ impl Store {
         Ok(records)
     }
 
+    /// Every record of a table that can be decoded, with all writes that were durable when this was called. Changes
+    /// nothing. Blocks.
+    ///
+    /// # Errors
+    /// When the engine cannot read.
+    pub(crate) fn read<T: DeserializeOwned>(&self, table: &'static str) -> Result<Vec<T>> {
+        Ok(self.scan(table)?.iter().filter_map(|(_, bytes)| decode(bytes).ok()).collect())
+    }
+
     fn scan(&self, table: &'static str) -> Result<Vec<(String, Vec<u8>)>> {
         let (answer, entries) = mpsc::sync_channel(1);
         self.jobs.send(Job::Scan(table, answer)).map_err(|_| writer_gone())?;
@@ -251,7 +254,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 }
 
 /// An engine may panic on what is no database of its own making.
-fn open_whole<E: Engine>(path: &Path) -> Result<(E, Condition)> {
+fn open_whole<E: Engine>(path: &Path) -> Result<E> {
     catch_unwind(|| E::open(path)).unwrap_or_else(|_| {
         Err(Error::Store(format!("open {}: the engine gave up on it", path.display())))
     })
@@ -266,13 +269,21 @@ fn replace<E: Engine>(
 ) -> Result<E> {
     let aside = set_aside(path)?;
     tracing::error!(why, aside = %aside.display(), "database cannot be used; set aside");
-    remake(E::open(path)?.0, mirror, tables)
+    remake(E::open(path)?, mirror, tables)
+}
+
+/// The number of a database's last commit.
+fn sequence<E: Engine>(engine: &E) -> u64 {
+    let entries = engine.scan(META).unwrap_or_default();
+    let last = entries.into_iter().find(|(key, _)| key == SEQUENCE);
+    last.and_then(|(_, value)| decode(&value).ok()).unwrap_or(0)
 }
 
 /// Fills a new database with the copies of the records that an earlier one had.
 fn remake<E: Engine>(engine: E, mirror: &Mirror, tables: &[&'static str]) -> Result<E> {
-    let copies = mirror.all(tables);
+    let mut copies = mirror.all(tables);
     if !copies.is_empty() {
+        copies.push(encode(META, SEQUENCE, &mirror.sequence())?);
         engine.commit(&copies)?;
         tracing::warn!(
             records = copies.len(),

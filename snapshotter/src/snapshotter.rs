@@ -175,9 +175,16 @@ impl Snapshotter {
         self.discard(&self.layer(layer))
     }
 
-    /// Removes all layers but those in `keep`, those that snapshots use and those not yet synced;
-    /// returns what it removed. Layers of pulls under way belong in `keep`.
+    /// Removes all layers that [`Snapshotter::unused`] names; returns what it removed.
     pub fn gc(&self, keep: &HashSet<LayerId>) -> Result<Vec<LayerId>> {
+        let unused = self.unused(keep)?;
+        unused.iter().try_for_each(|layer| self.discard(&self.layer(layer)))?;
+        Ok(unused)
+    }
+
+    /// All layers but those in `keep`, those that snapshots use and those not yet synced. Layers of
+    /// pulls under way belong in `keep`.
+    pub fn unused(&self, keep: &HashSet<LayerId>) -> Result<Vec<LayerId>> {
         // First the layers: what is published after this is not looked at.
         let layers = self.layers()?;
         let mut used: HashSet<LayerId> = HashSet::new();
@@ -185,14 +192,8 @@ impl Snapshotter {
             used.extend(snapshot::layers_of(self, &key)?);
         }
         used.extend(self.fresh.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
-        let mut removed = Vec::new();
-        for layer in layers {
-            if !keep.contains(&layer) && !used.contains(&layer) {
-                self.discard(&self.layer(&layer))?;
-                removed.push(layer);
-            }
-        }
-        Ok(removed)
+        let unused = |layer: &LayerId| !keep.contains(layer) && !used.contains(layer);
+        Ok(layers.into_iter().filter(unused).collect())
     }
 
     /// Deletes what was removed, for about `budget`; true when nothing is left to delete. Meant for

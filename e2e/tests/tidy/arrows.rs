@@ -7,6 +7,7 @@ const ROWS: &[&[&str]] = &[
     &["main"],
     &["daemon"],
     &["cri", "recover"],
+    &["leftover"],
     &["stream"],
     &["sandbox"],
     &["container"],

@@ -9,6 +9,7 @@ use crate::container::state::{Event, Refused};
 use crate::container::{Container, Intent, Record, TABLE};
 use crate::error::Result;
 use crate::host::Host;
+use crate::host::instance::Instance;
 use crate::id::SandboxId;
 use crate::image::Images;
 use crate::operation::Operations;
@@ -28,6 +29,7 @@ pub(crate) struct Node {
     pub operations: Operations,
     pub hands: Hands,
     pub images: Images,
+    pub instance: Instance,
     pub undone: Undone,
 }
 

@@ -1,9 +1,9 @@
 //! StopContainer: ask, wait, kill, and return when it is over.
 //!
-//! The stop signal is sent once, by the first call. Another call while that one waits does not send it again,
-//! but may shorten the wait.
+//! The stop signal is sent once, by the first call: one while that waits does not send it again, but may shorten
+//! the wait, and neither does one after a restart of the daemon.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -22,30 +22,57 @@ use crate::telemetry::apart;
 /// How long a killed container may take to be gone before its cgroup is killed, and then before we give up.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
-/// A stop under way: when patience ends.
+/// In a container's bundle once it was sent its stop signal.
+const SIGNALLED: &str = "stop-signal-sent";
+
+/// How long the callers of a stop wait for the container's own end.
 #[derive(Debug, Default)]
-pub(crate) struct Stopping(Mutex<Option<watch::Sender<Instant>>>);
+pub(crate) struct Stopping(Mutex<Patience>);
+
+#[derive(Debug, Default)]
+struct Patience {
+    /// The shortest that was asked for since the last stop ended.
+    grace: Option<Duration>,
+    /// When it ends, once the stop waits.
+    until: Option<watch::Sender<Instant>>,
+}
 
 impl Stopping {
-    /// Joins the stop that is under way, moving its deadline forward if ours is earlier, or begins one.
-    /// The second value is true for the call that began it.
-    fn join(&self, deadline: Instant) -> (watch::Receiver<Instant>, bool) {
-        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = &*current {
-            sender.send_if_modified(|at| {
+    fn lock(&self) -> MutexGuard<'_, Patience> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody waits for the container's own end longer than `grace`, in the stop that is under way or the next one.
+    pub(crate) fn within(&self, grace: Duration) {
+        let mut patience = self.lock();
+        patience.grace = Some(patience.grace.map_or(grace, |other| other.min(grace)));
+        if let Some(until) = &patience.until {
+            let deadline = Instant::now() + grace;
+            until.send_if_modified(|at| {
                 let sooner = deadline < *at;
                 *at = (*at).min(deadline);
                 sooner
             });
-            return (sender.subscribe(), false);
         }
-        let (sender, receiver) = watch::channel(deadline);
-        *current = Some(sender);
-        (receiver, true)
+    }
+
+    /// From now on time runs.
+    fn begin(&self) -> watch::Receiver<Instant> {
+        let mut patience = self.lock();
+        let grace = patience.grace.unwrap_or_default();
+        let (sender, receiver) = watch::channel(Instant::now() + grace);
+        patience.until = Some(sender);
+        receiver
+    }
+
+    /// The stop has ended; the next one has a patience of its own.
+    fn over(&self) {
+        *self.lock() = Patience::default();
     }
 }
 
-/// Sends the stop signal, waits `grace` for the end, then kills; returns when the container has exited.
+/// Sends the stop signal, waits `grace` for the end, then kills; returns when the container has exited. One at a
+/// time for each container.
 ///
 /// # Errors
 /// When it does not end even when killed.
@@ -55,22 +82,47 @@ pub(crate) async fn stop(
     grace: Duration,
     operation: &Operation,
 ) -> Result<()> {
+    operation.enter("waiting for a start of the container to end")?;
     // A start under way was cancelled and is waited for: what it started has to be stopped.
     drop(container.verb.lock().await);
+    container.stopping.within(grace);
+    let mut deadline = container.stopping.begin();
+    let stopped = end(container, shim, &mut deadline, operation).await;
+    container.stopping.over();
+    stopped
+}
+
+async fn end(
+    container: &Container,
+    shim: Option<&Shim>,
+    deadline: &mut watch::Receiver<Instant>,
+    operation: &Operation,
+) -> Result<()> {
     if !matches!(container.state(), State::Running(_)) {
         return Ok(());
     }
-    let (mut deadline, first) = container.stopping.join(Instant::now() + grace);
-    if first && !grace.is_zero() {
+    if *deadline.borrow() > Instant::now() {
         operation.enter("sending the stop signal")?;
-        signal(container, shim, container.fixed.stop_signal).await;
+        ask(container, shim).await;
     }
     operation.enter("waiting for the container to end by itself")?;
-    if ended_before(container, &mut deadline).await {
+    if ended_before(container, deadline).await {
         return Ok(());
     }
     operation.enter("killing the container")?;
     kill(container, shim).await
+}
+
+/// Sends the stop signal, unless that was done before. Noted where what ends with the container is: a daemon that
+/// dies in between sends it twice rather than never.
+async fn ask(container: &Container, shim: Option<&Shim>) {
+    let note = container.fixed.bundle.join(SIGNALLED);
+    if note.exists() || !signal(container, shim, container.fixed.stop_signal).await {
+        return;
+    }
+    if let Err(err) = std::fs::write(&note, "") {
+        tracing::warn!(note = %note.display(), %err, "the next stop may send its signal again");
+    }
 }
 
 /// Kills the container at once and returns when it has exited.
@@ -125,15 +177,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_later_call_may_only_shorten_the_wait_and_is_not_the_first() {
+    fn a_later_call_may_only_shorten_the_wait_and_the_next_stop_begins_anew() {
         let stopping = Stopping::default();
-        let now = Instant::now();
-        let (first, began) = stopping.join(now + Duration::from_secs(30));
-        assert!(began);
-        let (_, again) = stopping.join(now + Duration::from_secs(60));
-        assert!(!again);
-        assert_eq!(*first.borrow(), now + Duration::from_secs(30));
-        stopping.join(now + Duration::from_secs(2));
-        assert_eq!(*first.borrow(), now + Duration::from_secs(2));
+        let seconds = Duration::from_secs;
+        stopping.within(seconds(60));
+        stopping.within(seconds(90));
+        let until = stopping.begin();
+        let left = || until.borrow().saturating_duration_since(Instant::now());
+        assert!(left() > seconds(50) && left() <= seconds(60));
+        stopping.within(seconds(70));
+        assert!(left() > seconds(50));
+        stopping.within(seconds(2));
+        assert!(left() <= seconds(2));
+        stopping.over();
+        stopping.within(seconds(90));
+        assert!(*stopping.begin().borrow() > Instant::now() + seconds(60));
     }
 }

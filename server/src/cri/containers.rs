@@ -79,17 +79,21 @@ pub(super) async fn stop(
         return Ok(Response::new(cri::StopContainerResponse {}));
     };
     let grace = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
-    let shim = pods.live_shim_of(&container);
-    let operation = flights.begin(format!("stop container {}", container.id()));
-    let work = {
-        let (operation, others) = (operation.clone(), flights.clone());
-        async move {
+    // A stop that is under way already takes the shorter of both.
+    container.stopping.within(grace);
+    let what = format!("stop container {}", container.id());
+    let key = Key::StopContainer(container.id().clone());
+    let (pods, others) = (pods.clone(), flights.clone());
+    flights
+        .run(key, what, 0, patience, move |operation| async move {
             operation.enter("cancelling the container's start")?;
             others.cancel(|key| matches!(key, Key::Start(id) if id == container.id())).await;
-            container::stop::stop(&container, shim.as_deref(), grace, &operation).await
-        }
-    };
-    flights.detach(operation, patience, work).await.map_err(status::shared)?;
+            let shim = pods.live_shim_of(&container);
+            container::stop::stop(&container, shim.as_deref(), grace, &operation).await?;
+            Ok(String::new())
+        })
+        .await
+        .map_err(status::shared)?;
     Ok(Response::new(cri::StopContainerResponse {}))
 }
 

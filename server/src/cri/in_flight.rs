@@ -28,6 +28,7 @@ pub(super) enum Key {
     RemoveSandbox(SandboxId),
     Create(SandboxId, ContainerMetadata),
     Start(ContainerId),
+    StopContainer(ContainerId),
     RemoveContainer(ContainerId),
 }
 
@@ -156,7 +157,7 @@ impl InFlight {
         let entries = self.entries.clone();
         let span = tracing::info_span!("operation", what = %operation.progress().what);
         // The work has a task of its own, so that a panic in it is an answer and not a lost entry.
-        let work = self.tasks.spawn(span.clone(), work);
+        let work = self.tasks.spawn(span.clone(), operation.scope(work));
         self.tasks.spawn(span, async move {
             let outcome = work.await.unwrap_or_else(|err| {
                 tracing::error!(%err, "operation panicked");
@@ -182,7 +183,7 @@ impl InFlight {
         T: Send + 'static,
     {
         let span = tracing::info_span!("operation", what = %operation.progress().what);
-        let task = self.tasks.spawn(span, work);
+        let task = self.tasks.spawn(span, operation.scope(work));
         let joined = async {
             task.await.map_err(|err| Error::Internal(format!("{}: {err}", operation.progress())))?
         };

@@ -18,6 +18,7 @@ use crate::telemetry::Tasks;
 
 mod containers;
 mod from_proto;
+mod fsck;
 mod image;
 mod in_flight;
 mod info;
@@ -51,7 +52,7 @@ impl Ready {
 
     /// A partial list looks to the kubelet like dead pods: until recovery has finished nothing is answered.
     #[allow(clippy::result_large_err, reason = "tonic's interceptors are made of this type")]
-    fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
+    fn check<T>(&self, request: Request<T>) -> Result<Request<T>, Status> {
         if self.is_open() {
             Ok(request)
         } else {
@@ -85,9 +86,10 @@ impl Server {
     /// Serves until `stop`.
     pub(crate) async fn serve(self, listener: UnixListener, stop: CancellationToken) {
         let node = &self.pods.node;
+        let flights = in_flight::InFlight::new(self.tasks.clone(), node.operations.clone());
         let gate = |ready: Ready| move |request| ready.check(request);
         let runtime =
-            RuntimeServiceServer::new(runtime::Runtime::new(self.pods.clone(), self.tasks.clone()))
+            RuntimeServiceServer::new(runtime::Runtime::new(self.pods.clone(), flights.clone()))
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE);
         let images = ImageServiceServer::new(image::ImageService::new(
@@ -97,9 +99,12 @@ impl Server {
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
         // Ours is not gated: what recovery does can be watched.
-        let ours =
-            NodeServer::new(podwright::NodeService::new(self.pods.clone(), self.ready.clone()))
-                .max_encoding_message_size(MAX_MESSAGE);
+        let ours = NodeServer::new(podwright::NodeService::new(
+            self.pods.clone(),
+            flights,
+            self.ready.clone(),
+        ))
+        .max_encoding_message_size(MAX_MESSAGE);
         let served = tonic::transport::Server::builder()
             .add_service(InterceptedService::new(runtime, gate(self.ready.clone())))
             .add_service(InterceptedService::new(images, gate(self.ready)))

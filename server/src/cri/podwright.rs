@@ -8,7 +8,8 @@ use std::time::Duration;
 use api::node::v1 as wire;
 use tonic::{Request, Response, Status};
 
-use super::Ready;
+use super::in_flight::{InFlight, patience};
+use super::{Ready, fsck, status};
 use crate::image::Explained;
 use crate::operation::{Progress, Transfer};
 use crate::sandbox::Pods;
@@ -17,12 +18,13 @@ use crate::sandbox::Pods;
 #[derive(Debug)]
 pub(super) struct NodeService {
     pods: Arc<Pods>,
+    flights: InFlight,
     ready: Ready,
 }
 
 impl NodeService {
-    pub(super) fn new(pods: Arc<Pods>, ready: Ready) -> Self {
-        Self { pods, ready }
+    pub(super) fn new(pods: Arc<Pods>, flights: InFlight, ready: Ready) -> Self {
+        Self { pods, flights, ready }
     }
 }
 
@@ -44,6 +46,21 @@ impl wire::node_server::Node for NodeService {
         let (reference, endpoints) = explained.map_err(|err| super::image::status(&err))?;
         let endpoints = endpoints.into_iter().map(endpoint).collect();
         Ok(Response::new(wire::ExplainRegistryResponse { reference, endpoints }))
+    }
+
+    async fn fsck(
+        &self,
+        request: Request<wire::FsckRequest>,
+    ) -> Result<Response<wire::FsckResponse>, Status> {
+        // Recovery sweeps by itself, and until it has ended not every owner has said what it holds.
+        let request = self.ready.check(request)?;
+        let patience = patience(&request);
+        let wire::FsckRequest { fix, verify_layers } = request.into_inner();
+        let operation = self.flights.begin(if fix { "fsck --fix" } else { "fsck" });
+        let (pods, told) = (self.pods.clone(), operation.clone());
+        let work = async move { fsck::fsck(&pods, fix, verify_layers, &told).await };
+        let found = self.flights.detach(operation, patience, work).await;
+        Ok(Response::new(found.map_err(status::shared)?))
     }
 }
 

@@ -9,7 +9,6 @@ use tonic::{Request, Response, Status};
 use super::in_flight::InFlight;
 use super::{containers, node, sandboxes};
 use crate::sandbox::Pods;
-use crate::telemetry::Tasks;
 
 #[derive(Debug)]
 pub(super) struct Runtime {
@@ -18,8 +17,7 @@ pub(super) struct Runtime {
 }
 
 impl Runtime {
-    pub(super) fn new(pods: Arc<Pods>, tasks: Tasks) -> Self {
-        let flights = InFlight::new(tasks, pods.node.operations.clone());
+    pub(super) fn new(pods: Arc<Pods>, flights: InFlight) -> Self {
         Self { pods, flights }
     }
 }

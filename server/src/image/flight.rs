@@ -60,6 +60,12 @@ impl<K: Eq + Hash, T: Clone, N: Clone> Flights<K, T, N> {
         (work, note, Role::Started)
     }
 
+    /// Forgets work that has ended, and what was told of it.
+    pub(super) fn forget_ended(&self) {
+        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.retain(|_, (weak, _)| weak.upgrade().is_some_and(|work| work.peek().is_none()));
+    }
+
     /// What those who started the work that is under way told.
     #[cfg(test)]
     pub(super) fn notes(&self) -> Vec<N> {

@@ -256,6 +256,22 @@ impl Layers {
         }
     }
 
+    /// The layers that nobody wants and that are not about to be removed. Blocks.
+    pub(super) fn strays(&self) -> Result<Vec<LayerId>, Error> {
+        let _alone = self.removal.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keep: HashSet<LayerId> = self.lock().layers.keys().cloned().collect();
+        keep.extend(self.sweep().unwanted.iter().cloned());
+        self.snapshotter.unused(&keep).map_err(|err| Error::Snapshot(err.to_string()))
+    }
+
+    /// Removes a layer that nobody wants. Blocks.
+    pub(super) fn remove_stray(&self, layer: &LayerId) -> Result<(), Error> {
+        if self.remove_if_unwanted(layer) {
+            return Ok(());
+        }
+        Err(Error::Snapshot(format!("layer {layer} is in use by a snapshot")))
+    }
+
     fn remove_all_unwanted(&self) {
         let _alone = self.removal.write().unwrap_or_else(PoisonError::into_inner);
         let wanted = self.lock();

@@ -22,6 +22,7 @@ use crate::operation::Operations;
 use crate::store::Store;
 use crate::telemetry::Tasks;
 
+mod check;
 pub(crate) mod config;
 mod content;
 pub(crate) mod digest;
@@ -38,6 +39,7 @@ pub(crate) mod registry;
 mod table;
 mod unpack;
 
+pub(crate) use check::{Damage, Stray};
 pub(crate) use config::ImageUser;
 pub(crate) use digest::Digest;
 pub(crate) use error::Error;
@@ -203,11 +205,12 @@ impl Images {
             (work.map(|result| result.map_err(Arc::new)).boxed(), progress)
         });
         if role == Role::Started {
-            let (work, progress) = (work.clone(), progress.clone());
+            let (inner, work, progress) = (self.0.clone(), work.clone(), progress.clone());
             self.0.tasks.spawn(tracing::info_span!("operation", what), async move {
                 if let Err(err) = work.await {
                     tracing::warn!(%err, progress = %progress.now(), "image not pulled");
                 }
+                inner.pulls.forget_ended();
             });
         }
         Ok(Pull { work, progress })

@@ -13,8 +13,6 @@ use crate::id::SandboxId;
 use crate::operation::Operation;
 use crate::telemetry::{apart, blocking};
 
-/// Where network namespaces are pinned, as operators and plugins expect.
-const NETNS_DIR: &str = "/run/netns";
 /// The interface that a pod gets.
 const IFNAME: &str = "eth0";
 
@@ -24,12 +22,15 @@ pub(crate) struct Networks {
     dir: PathBuf,
     current: RwLock<Arc<cni::ConfigSet>>,
     pub(super) readiness: Readiness,
+    /// Shared by attachments being made; held alone while garbage is collected, which would take one for garbage.
+    pub(crate) attaching: tokio::sync::RwLock<()>,
 }
 
 impl Networks {
     pub(crate) fn load(dir: &Path) -> Self {
         let current = RwLock::new(Arc::new(cni::ConfigSet::load(dir)));
-        Self { dir: dir.to_owned(), current, readiness: Readiness::default() }
+        let (readiness, attaching) = Default::default();
+        Self { dir: dir.to_owned(), current, readiness, attaching }
     }
 
     /// Reads the directory again.
@@ -56,11 +57,6 @@ impl Networks {
             .cloned()
             .ok_or_else(|| Error::Network(format!("not ready: {}", current.summary())))
     }
-}
-
-/// Where a sandbox's network namespace is pinned.
-pub(super) fn netns_path(id: &SandboxId) -> PathBuf {
-    Path::new(NETNS_DIR).join(format!("podwright-{}", id.short()))
 }
 
 /// The attachment of a pod: all that plugins are told of it.

@@ -83,7 +83,7 @@ fn plan(pods: &Pods, config: SandboxConfig, runtime_handler: String) -> Result<I
     let mut attached = None;
     if config.namespaces.network == PodOrHost::Pod {
         let network = pods.networks.network()?;
-        let netns = network::netns_path(&id);
+        let netns = node.instance.netns(&id);
         let attachment = network::attachment(&id, &config, &netns);
         plan.push(Resource::Netns { path: netns });
         plan.push(Resource::Attachment {
@@ -148,6 +148,7 @@ async fn bring_up(
     let attach = async {
         match network {
             Some((network, attachment)) => {
+                let _attaching = pods.networks.attaching.read().await;
                 network::attach(node, network, attachment, operation).await
             }
             None => Ok((Vec::new(), serde_json::Value::Null)),

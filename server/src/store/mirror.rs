@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::{ASIDE, Entries, Write};
+use super::{ASIDE, Entries, META, SEQUENCE, Write, decode};
 use crate::error::{Error, Result};
 
 /// The one file under way; no key begins with a dot.
@@ -37,6 +37,11 @@ impl Mirror {
                 tracing::warn!(%err, "copy of a record not kept");
             }
         }
+    }
+
+    /// The number of the last commit that the copies followed.
+    pub(super) fn sequence(&self) -> u64 {
+        self.get(META, SEQUENCE).and_then(|bytes| decode(&bytes).ok()).unwrap_or(0)
     }
 
     /// The copy of one record.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
-use super::{Condition, Engine, Write};
+use super::{Engine, Write};
 use crate::error::{Error, Result};
 
 /// Page cache in bytes: the whole of a node's records is a few megabytes.
@@ -19,13 +19,14 @@ fn failed(what: &str, err: impl std::fmt::Display) -> Error {
 }
 
 impl Engine for Redb {
-    fn open(path: &Path) -> Result<(Self, Condition)> {
+    fn open(path: &Path) -> Result<Self> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE);
         let open = || -> Result<_, redb::DatabaseError> {
             let mut database = builder.create(path)?;
-            let whole = database.check_integrity()?;
-            Ok((Self(database), if whole { Condition::Whole } else { Condition::Mended }))
+            // What it could mend is an earlier commit; the caller sees that by its number.
+            database.check_integrity()?;
+            Ok(Self(database))
         };
         open().map_err(|err| failed(&format!("open {}", path.display()), err))
     }

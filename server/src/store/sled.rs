@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::{Condition, Engine, Write};
+use super::{Engine, Write};
 use crate::error::{Error, Result};
 
 pub(super) struct Sled {
@@ -17,7 +17,7 @@ fn failed(what: &str, err: impl std::fmt::Display) -> Error {
 }
 
 impl Engine for Sled {
-    fn open(path: &Path) -> Result<(Self, Condition)> {
+    fn open(path: &Path) -> Result<Self> {
         let db = sled::Config::new()
             .path(path)
             .flush_every_ms(None)
@@ -29,7 +29,7 @@ impl Engine for Sled {
         for entry in &db {
             entry.map_err(|err| failed(&format!("read {}", path.display()), err))?;
         }
-        Ok((Self { db, file }, Condition::Whole))
+        Ok(Self { db, file })
     }
 
     /// One batch on the default tree, keys led by their table: sled's batches are atomic within one tree.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::{Batch, Condition, Engine, Job, Mirror, Write, open_whole};
+use super::{Batch, Engine, Job, META, Mirror, SEQUENCE, Write, encode, open_whole, sequence};
 use crate::error::{Error, Result};
 use crate::failpoint;
 
@@ -23,6 +23,8 @@ pub(super) struct Writer<E> {
     tables: Vec<&'static str>,
     engine: Option<E>,
     mirror: Arc<Mirror>,
+    /// The number of the last commit that was tried.
+    last: u64,
     /// By what they are about.
     owed: BTreeMap<(&'static str, String), Option<Vec<u8>>>,
     tried: Instant,
@@ -35,8 +37,9 @@ impl<E: Engine> Writer<E> {
         engine: E,
         mirror: Arc<Mirror>,
     ) -> Self {
-        let (engine, tables) = (Some(engine), tables.to_vec());
-        Self { path, tables, engine, mirror, owed: BTreeMap::new(), tried: Instant::now() }
+        let (last, tables) = (sequence(&engine), tables.to_vec());
+        let (engine, owed, tried) = (Some(engine), BTreeMap::new(), Instant::now());
+        Self { path, tables, engine, mirror, last, owed, tried }
     }
 
     /// Serves jobs until every handle is gone.
@@ -87,9 +90,12 @@ impl<E: Engine> Writer<E> {
         let engine = match self.engine.take() {
             Some(engine) => engine,
             None => {
-                let (engine, condition) = open_whole::<E>(&self.path)?;
-                if condition == Condition::Mended {
-                    engine.commit(&self.mirror.all(&self.tables))?;
+                let engine = open_whole::<E>(&self.path)?;
+                let copied = self.mirror.sequence();
+                if sequence(&engine) < copied {
+                    let mut copies = self.mirror.all(&self.tables);
+                    copies.push(encode(META, SEQUENCE, &copied)?);
+                    engine.commit(&copies)?;
                 }
                 engine
             }
@@ -108,7 +114,9 @@ impl<E: Engine> Writer<E> {
         let mut writes: Vec<Write> = owed.collect();
         writes.extend(batches.iter().flat_map(|batch| batch.writes.iter().cloned()));
         let mirror = self.mirror.clone();
-        let result = self.engine().and_then(|engine| commit(engine, &mirror, &writes));
+        self.last += 1;
+        let number = self.last;
+        let result = self.engine().and_then(|engine| commit(engine, &mirror, writes, number));
         if let Err(err) = &result {
             tracing::error!(%err, path = %self.path.display(), "records not written; the database is opened anew");
             self.engine = None;
@@ -129,18 +137,27 @@ impl<E: Engine> Writer<E> {
     }
 }
 
-/// Commits, and has the copies follow, between the failpoints of each of the writes.
-fn commit<E: Engine>(engine: &E, mirror: &Mirror, writes: &[Write]) -> Result<()> {
-    let pass = |when: &str| {
+/// Commits under a number, and has the copies follow, between the failpoints of each of the writes.
+fn commit<E: Engine>(
+    engine: &E,
+    mirror: &Mirror,
+    mut writes: Vec<Write>,
+    number: u64,
+) -> Result<()> {
+    let pass = |writes: &[Write], when: &str| {
         writes.iter().try_for_each(|write| {
             let verb = if write.value.is_some() { "put" } else { "delete" };
             failpoint::pass(format_args!("store/{}/{verb}/{when}", write.table))
         })
     };
-    pass("before")?;
-    engine.commit(writes)?;
-    mirror.follow(writes);
-    pass("after")
+    pass(&writes, "before")?;
+    let own = writes.len();
+    if own > 0 {
+        writes.push(encode(META, SEQUENCE, &number)?);
+    }
+    engine.commit(&writes)?;
+    mirror.follow(&writes);
+    pass(&writes[..own], "after")
 }
 
 /// Without the word that the store's own errors begin with.
