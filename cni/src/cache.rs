@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::attachment::{Attachment, Capabilities};
 use crate::config::Network;
 use crate::error::{Error, Result};
+use crate::lease;
 use crate::result::CniResult;
 
 const KIND: &str = "cniCacheV1";
@@ -150,12 +151,13 @@ pub(crate) fn read(
     })
 }
 
-/// Forgets an attachment.
+/// Forgets an attachment, durably.
 pub(crate) fn remove(dir: &Path, network: &Network, attachment: &Attachment) -> Result<()> {
     let path = path(dir, network, attachment);
     match fs::remove_file(&path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path, e)),
-        _ => Ok(()),
+        Ok(()) => lease::sync_dir(&dir.join("results")),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io("remove", &path, e)),
     }
 }
 

@@ -21,6 +21,7 @@ mod confdir;
 mod config;
 mod deadline;
 mod error;
+mod lease;
 mod link;
 pub mod netns;
 mod plugin;

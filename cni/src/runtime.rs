@@ -12,6 +12,7 @@ use crate::cache::{self, CachedAttachment};
 use crate::config::{Network, Plugin, raw};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Verb};
+use crate::lease;
 use crate::netns;
 use crate::plugin::{self, Call, excerpt};
 use crate::result::CniResult;
@@ -117,10 +118,15 @@ impl Runtime {
                 }
             }
         }
-        match first {
-            Some(e) => Err(e),
-            None => cache::remove(&self.cache_dir, network, attachment),
+        if let Err(e) = lease::free_ownerless(network) {
+            first.get_or_insert(e);
         }
+        if let Some(e) = first {
+            return Err(e);
+        }
+        // Durable before the caller forgets the attachment: nobody would release what came back.
+        cache::remove(&self.cache_dir, network, attachment)?;
+        lease::sync(network)
     }
 
     /// Is the attachment as ADD made it? Without a result in the cache that cannot be told and is an

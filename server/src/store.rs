@@ -9,6 +9,7 @@
 //! decoded is set aside and replaced by its copy, and a database that cannot be read is renamed aside and made
 //! again from the copies, as is one that is gone: none of these keeps the daemon from starting.
 
+use std::fs::File;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -106,11 +107,15 @@ impl Store {
 
     fn open_with<E: Engine>(path: &Path, mirror: &Path, tables: &[&'static str]) -> Result<Self> {
         let mirror = std::sync::Arc::new(Mirror::new(mirror));
-        let known = path.exists();
+        if !path.exists() {
+            make::<E>(path, &mirror, tables)?;
+        }
         let engine = match open_whole::<E>(path) {
-            Ok(engine) if !known => remake(engine, &mirror, tables)?,
             Ok(engine) if mirror.sequence() <= sequence(&engine) => engine,
-            Ok(_) => replace::<E>(path, "it lost its last commits", &mirror, tables)?,
+            Ok(engine) => {
+                drop(engine);
+                replace(path, "it lost its last commits", &mirror, tables)?
+            }
             Err(err) if path.exists() => replace(path, &err.to_string(), &mirror, tables)?,
             Err(err) => return Err(err),
         };
@@ -269,7 +274,8 @@ fn replace<E: Engine>(
 ) -> Result<E> {
     let aside = set_aside(path)?;
     tracing::error!(why, aside = %aside.display(), "database cannot be used; set aside");
-    remake(E::open(path)?, mirror, tables)
+    make::<E>(path, mirror, tables)?;
+    open_whole(path)
 }
 
 /// The number of a database's last commit.
@@ -279,18 +285,43 @@ fn sequence<E: Engine>(engine: &E) -> u64 {
     last.and_then(|(_, value)| decode(&value).ok()).unwrap_or(0)
 }
 
-/// Fills a new database with the copies of the records that an earlier one had.
-fn remake<E: Engine>(engine: E, mirror: &Mirror, tables: &[&'static str]) -> Result<E> {
+/// Makes a new database of the copies of the records that an earlier one had. It gets its name once it is whole and
+/// on the disk, and that name is durable: a loss of power leaves a good one or none, and none that has answered is
+/// lost with its directory.
+fn make<E: Engine>(path: &Path, mirror: &Mirror, tables: &[&'static str]) -> Result<()> {
+    let draft = path.with_extension("new");
+    remove_any(&draft).map_err(Error::io("remove", &draft))?;
+    let engine = open_whole::<E>(&draft)?;
     let mut copies = mirror.all(tables);
     if !copies.is_empty() {
-        copies.push(encode(META, SEQUENCE, &mirror.sequence())?);
-        engine.commit(&copies)?;
         tracing::warn!(
             records = copies.len(),
             "a lost database was made again from copies of its records"
         );
     }
-    Ok(engine)
+    if mirror.sequence() > 0 {
+        copies.push(encode(META, SEQUENCE, &mirror.sequence())?);
+    }
+    if !copies.is_empty() {
+        engine.commit(&copies)?;
+    }
+    drop(engine);
+    let parent = path.parent().unwrap_or(path);
+    let directory = File::open(parent).map_err(Error::io("open", parent))?;
+    // All of it: an engine may have several files, and the directories above may be new as well.
+    rustix::fs::syncfs(&directory).map_err(Error::io("sync", parent))?;
+    std::fs::rename(&draft, path).map_err(Error::io("rename", &draft))?;
+    directory.sync_all().map_err(Error::io("sync", parent))
+}
+
+/// A file or a directory, by engine; none is as good.
+fn remove_any(path: &Path) -> std::io::Result<()> {
+    let removed =
+        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(err),
+        _ => Ok(()),
+    }
 }
 
 fn set_aside(path: &Path) -> Result<PathBuf> {

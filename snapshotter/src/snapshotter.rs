@@ -11,6 +11,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -89,7 +90,9 @@ impl Snapshotter {
         let stored = match fs::read_to_string(&path).map_err(Error::io("read", &path)) {
             Ok(text) => match text.trim() {
                 "native" => Some(Kind::Native),
-                _ => Some(Kind::Overlay),
+                "overlay" => Some(Kind::Overlay),
+                // Cut short by a loss of power: nothing can have been stored yet.
+                _ => None,
             },
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
             Err(err) => return Err(err),
@@ -111,7 +114,14 @@ impl Snapshotter {
             })?;
         }
         if stored.is_none() {
-            fs::write(&path, kind.name()).map_err(Error::io("write", &path))?;
+            // What is stored later means nothing without it.
+            let write = || {
+                let mut file = fs::File::create(&path)?;
+                file.write_all(kind.name().as_bytes())?;
+                file.sync_all()?;
+                fs::File::open(&self.root)?.sync_all()
+            };
+            write().map_err(Error::io("write", &path))?;
         }
         Ok(kind)
     }

@@ -70,6 +70,18 @@ impl Node {
         container.apply(event, |record| self.keep_later(record, container))
     }
 
+    /// Writes down what `event` makes of a container, durably and before anybody can see it. The caller applies it
+    /// next; an event that does not fit is left to that.
+    pub(crate) async fn keep_first(&self, container: &Container, event: &Event) {
+        let mut next = container.now();
+        let Ok(state) = next.state.next(event.clone()) else { return };
+        next.state = state;
+        let record = container.record(next);
+        if let Err(err) = self.store.put(TABLE, container.id().as_str(), &record).await {
+            tracing::error!(container = %container.id(), %err, "record not kept");
+        }
+    }
+
     /// Queues a container's record.
     pub(crate) fn keep_later(&self, record: &Record, container: &Container) {
         self.store.put_later(TABLE, container.id().as_str(), record);

@@ -67,6 +67,8 @@ pub(crate) async fn end_cgroup(container: &Container) {
 /// Publishes an exit, keeps it, and frees what only a running container needs.
 pub(crate) async fn taken(node: &Node, container: &Container, shim: &Shim, event: Event) {
     tracing::info!(container = %container.id(), name = container.fixed.config.metadata.name, ?event, "exited");
+    // Nobody hears of an exit that a loss of power could still take back.
+    node.keep_first(container, &event).await;
     if failpoint::sure("exit/taken", || node.apply(container, &event)).is_err() {
         return;
     }

@@ -71,8 +71,12 @@ impl Inner {
 
     /// Writes again what a removal of the same image took away meanwhile.
     fn restore_files(&self, files: &[(Digest, Vec<u8>)]) -> Result<(), Error> {
-        let mut missing = files.iter().filter(|(digest, _)| !self.content.has(digest));
-        missing.try_for_each(|(digest, bytes)| self.content.write(digest, bytes))
+        let mut missing = files.iter().filter(|(digest, _)| !self.content.has(digest)).peekable();
+        if missing.peek().is_none() {
+            return Ok(());
+        }
+        missing.try_for_each(|(digest, bytes)| self.content.write(digest, bytes))?;
+        self.content.sync()
     }
 
     async fn record(

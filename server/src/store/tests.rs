@@ -30,8 +30,19 @@ fn suite<E: Engine>() {
     again.commit(&[Write { table: "pods", key: "a".into(), value: None }]).unwrap();
     assert_eq!(again.scan("pods").unwrap().len(), 1);
     drop(again);
+    half_made_database_is_none::<E>(&path);
     broken_database_is_set_aside::<E>(&path);
     lost_databases_are_made_again::<E>(dir.path());
+}
+
+/// What a loss of power left of the making of a database has no name that counts.
+fn half_made_database_is_none<E: Engine>(path: &Path) {
+    let (fresh, draft) = (path.with_file_name("fresh"), path.with_file_name("fresh.new"));
+    std::fs::write(&draft, b"half").unwrap();
+    let copies = path.with_file_name("no-copies");
+    let store = Store::open_with::<E>(&fresh, &copies, &["pods"]).unwrap();
+    assert!(store.load::<String>("pods").unwrap().is_empty());
+    assert!(fresh.exists() && !draft.exists());
 }
 
 fn broken_database_is_set_aside<E: Engine>(path: &Path) {

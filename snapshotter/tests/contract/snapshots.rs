@@ -141,6 +141,18 @@ fn what_a_crash_leaves_is_swept_and_what_was_synced_stays() {
     });
 }
 
+/// A loss of power may leave the file that tells the kind empty, before anything was stored.
+#[test]
+fn a_kind_that_was_cut_short_is_none() {
+    on_both(|store| {
+        fs::write(store.root().join("kind"), "").unwrap();
+        let again = Snapshotter::open(&store.root(), store.snapshotter.kind()).unwrap();
+        assert_eq!(again.kind(), store.snapshotter.kind());
+        let told = fs::read_to_string(store.root().join("kind")).unwrap();
+        assert!(!told.is_empty(), "it is told again");
+    });
+}
+
 #[test]
 fn the_second_of_two_that_make_a_layer_loses_to_the_same_effect() {
     on_both(|store| {
