@@ -25,8 +25,10 @@ impl Daemon {
             .open(world.path("daemon.log"))
             .expect("the world's directory");
         let program = if world.options.failpoints { "podwrightd-failpoints" } else { "podwrightd" };
+        let own = || place::binary(program);
+        let program = world.binaries.as_ref().map_or_else(own, |dir| dir.join("podwrightd"));
         let mut nsenter = world
-            .command(place::binary(program))
+            .command(program)
             .env("PODWRIGHT_FAILPOINTS", world.failpoints().control())
             .arg("--config")
             .arg(world.path("config.toml"))
@@ -83,7 +85,7 @@ pub(crate) fn configure(world: &World) {
          [network]\nconf_dir = \"{dir}/cni/conf\"\nbin_dirs = [\"{}\"]\ncache_dir = \"{dir}/cni/cache\"\n\n\
          [registry]\nhosts_dir = \"{dir}/certs.d\"\n",
         world.options.runtime,
-        place::shim().display(),
+        world.shim().display(),
         crun.display(),
         runc.display(),
         world.cgroup,

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod disk;
 pub mod failpoint;
 pub mod hang;
 pub mod image;

@@ -59,6 +59,8 @@ pub struct World {
     /// Pid 1 leaves when this closes.
     _leash: ChildStdin,
     before: Option<Held>,
+    /// Where the daemon and the shim under test are; `None`: this build's.
+    pub(crate) binaries: Option<PathBuf>,
 }
 
 impl World {
@@ -85,9 +87,8 @@ impl World {
             .expect("scratch can be written");
         let cgroup = format!("{CGROUP}{}-{number}", std::process::id());
         let (mut unshare, init) = enter_new_namespaces(&options);
-        let socket = dir.path().join("state/podwright.sock");
         let world = Self {
-            client: Client::new(&seen_from_host(init, &socket)),
+            client: Client::new(&seen_from_host(init, &dir.path().join(SOCKET))),
             tools: Tools::find(),
             cgroup,
             daemon: None,
@@ -96,6 +97,7 @@ impl World {
             _leash: unshare.stdin.take().expect("stdin is piped"),
             unshare,
             before: None,
+            binaries: None,
             options,
             dir,
         };
@@ -189,6 +191,21 @@ impl World {
         })
     }
 
+    /// The next daemon, and its shims, are those in `dir`.
+    pub fn use_binaries(&mut self, dir: &Path) {
+        self.binaries = Some(dir.to_owned());
+        daemon::configure(self);
+    }
+
+    /// Where `use_binaries` said that they are.
+    pub fn binaries(&self) -> &Path {
+        self.binaries.as_deref().expect("a world with binaries of its own")
+    }
+
+    pub(crate) fn shim(&self) -> PathBuf {
+        self.binaries.as_ref().map_or_else(place::shim, |dir| dir.join("podwright-shim"))
+    }
+
     /// Starts the daemon and waits until it answers.
     pub fn start_daemon(&mut self) {
         let answers = self.try_start_daemon();
@@ -240,6 +257,36 @@ impl World {
         before.more(self)
     }
 
+    /// The node loses its power and boots again: every process ends, what lay in memory is gone, and the boot has
+    /// another id. Nothing runs afterwards; disks are mounted by whoever had mounted them.
+    pub fn reboot(&mut self) {
+        self.halt();
+        std::fs::remove_dir_all(self.path("state")).expect("the world's directory");
+        std::fs::create_dir(self.path("state")).expect("the world's directory");
+        std::fs::write(self.path("daemon.log"), "").expect("the world's directory");
+        let (mut unshare, init) = enter_new_namespaces(&self.options);
+        self._leash = unshare.stdin.take().expect("stdin is piped");
+        (self.unshare, self.init) = (unshare, init);
+        self.client = Client::new(&self.seen(self.path(SOCKET)));
+        let id = self.path("boot_id");
+        self.sh(&format!(
+            "cat /proc/sys/kernel/random/uuid >{0} && mount --bind {0} /proc/sys/kernel/random/boot_id",
+            id.display()
+        ));
+    }
+
+    /// Ends all that runs in it.
+    fn halt(&mut self) {
+        kill(self.init);
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+        if let Some(mut registry) = self.registry.take() {
+            let _ = registry.wait();
+        }
+        drop(self.daemon.take());
+        remove_cgroups(&self.cgroup);
+    }
+
     /// What it holds now counts as held from the start.
     pub fn settle(&mut self) {
         self.before = Some(Held::now(self));
@@ -254,17 +301,12 @@ impl Drop for World {
             eprintln!("--- the daemon's log, its end");
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
-        kill(self.init);
-        let _ = self.unshare.kill();
-        let _ = self.unshare.wait();
-        if let Some(registry) = &mut self.registry {
-            let _ = registry.wait();
-        }
-        drop(self.daemon.take());
-        remove_cgroups(&self.cgroup);
+        self.halt();
     }
 }
 
+/// The daemon's, in the world's directory.
+const SOCKET: &str = "state/podwright.sock";
 /// Every world's cgroup begins so; the pid of its test follows.
 const CGROUP: &str = "podwright-e2e-";
 

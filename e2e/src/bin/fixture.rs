@@ -17,11 +17,17 @@ fn main() -> ExitCode {
         ["init", script] => init(script),
         [] if name.ends_with("/ledger") => ledger(),
         ["hang", dir] => e2e::hang::serve(Path::new(dir)),
+        ["disk", mountpoint, base, log] => {
+            e2e::disk::serve(mountpoint.as_ref(), base.as_ref(), log.as_ref()).map_err(Into::into)
+        }
+        ["layers", dir] => e2e::disk::tell_layers(Path::new(dir)),
         ["runtime", runtime, bundle, rounds] => time_runtime(runtime, bundle, rounds),
         ["plugins", dir, conflist, rounds] => time_plugins(Path::new(dir), conflist, rounds),
-        _ => Err(anyhow::anyhow!(
-            "init SCRIPT | hang DIR | runtime PROGRAM BUNDLE N | plugins DIR CONFLIST N"
-        )),
+        _ => {
+            let usage = "init SCRIPT | hang DIR | disk MOUNTPOINT BASE LOG | layers DIR | runtime PROGRAM BUNDLE N | \
+                         plugins DIR CONFLIST N";
+            Err(anyhow::anyhow!(usage))
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
