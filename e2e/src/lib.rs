@@ -19,6 +19,7 @@ pub mod pod;
 pub mod poll;
 pub mod registry;
 pub mod scripted;
+pub mod soak;
 pub mod world;
 
 pub use client::Client;
