@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::place::Tools;
+use crate::place::{self, Tools};
 use crate::poll::eventually;
 use crate::world::{Options, World};
 
@@ -23,7 +23,12 @@ pub const ADDRESS: &str = r#"echo '{"cniVersion":"1.0.0","interfaces":[{"name":"
 
 impl Script {
     fn new(name: &str, verb: &str, otherwise: &str) -> Self {
-        let scratch = tempfile::tempdir_in("/var/tmp").expect("/var/tmp can be written");
+        std::fs::create_dir_all(place::scratch()).expect("scratch can be written");
+        // Named as worlds are, so that it is swept like them once this process is gone.
+        let scratch = tempfile::Builder::new()
+            .prefix(&format!("{}-script-", std::process::id()))
+            .tempdir_in(place::scratch())
+            .expect("scratch can be written");
         let dir = scratch.keep();
         let text = format!(
             "#!/bin/sh\norders={}\n{verb}\n[ ! -e $orders/$verb ] || eval \"$(cat $orders/$verb)\"\n{otherwise}\n",

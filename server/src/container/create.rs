@@ -96,7 +96,7 @@ async fn prepare(
 ) -> Result<Container> {
     operation.enter("looking up volumes and the log directory")?;
     let found = tokio::select! {
-        found = look_up(node, &request) => found?,
+        found = look_up(node, &request, operation) => found?,
         // What hangs is left alone: it holds nothing of ours but its thread.
         () = operation.cancelled() => Found::default(),
     };
@@ -118,12 +118,14 @@ struct Found {
     log_path: Option<PathBuf>,
 }
 
-async fn look_up(node: &Node, request: &Request) -> Result<Found> {
+async fn look_up(node: &Node, request: &Request, operation: &Operation) -> Result<Found> {
     let storage = &node.host.storage;
-    let mount_sources = facts::sources(storage, &node.tasks, &request.config.mounts).await?;
+    let mounts = &request.config.mounts;
+    let mount_sources = facts::sources(storage, &node.tasks, mounts, operation).await?;
     let log_path = log_path(&request.place, &request.config);
     if let Some(parent) = log_path.as_deref().and_then(Path::parent) {
         // The kubelet has made it; other clients may have not.
+        let _waiting = operation.waits_for(parent.to_string_lossy());
         let made = async {
             storage.directory(&node.tasks, parent).await.map_err(|err| {
                 Error::Unavailable(format!("log directory {}: {err}", parent.display()))

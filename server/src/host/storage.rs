@@ -17,8 +17,19 @@ use crate::telemetry::{Tasks, apart};
 /// How long a caller waits. The next one goes on waiting for the same look-up, so this may be short.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What became of a look-up: the path without symbolic links, or the kernel's words.
-type Found = Result<PathBuf, String>;
+/// What became of a look-up: the path without symbolic links, or why not.
+type Found = Result<PathBuf, Refusal>;
+
+/// Why there is no path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The kernel's words.
+    #[error("{0}")]
+    Refused(String),
+    /// Nobody has said anything for so long; it may still come.
+    #[error("its storage has not answered for {} s", .0.as_secs())]
+    Silent(Duration),
+}
 
 #[derive(Debug, Clone)]
 struct Lookup {
@@ -34,8 +45,8 @@ impl Storage {
     /// The directory or file at `path`, without symbolic links; made as a directory where nothing is.
     ///
     /// # Errors
-    /// Says what the kernel said, or for how long it has said nothing.
-    pub(crate) async fn directory(&self, tasks: &Tasks, path: &Path) -> Result<PathBuf, String> {
+    /// What the kernel said, or for how long it has said nothing.
+    pub(crate) async fn directory(&self, tasks: &Tasks, path: &Path) -> Found {
         self.within(tasks, path, PATIENCE, look_up).await
     }
 
@@ -53,11 +64,10 @@ impl Storage {
         let Lookup { since, mut found } = self.join_or_begin(tasks, path, work);
         let answer = async {
             let answer = found.wait_for(Option::is_some).await.ok().and_then(|one| one.clone());
-            answer.unwrap_or_else(|| Err("the look-up was given up".into()))
+            answer.unwrap_or_else(|| Err(Refusal::Refused("the look-up was given up".into())))
         };
-        tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
-            Err(format!("its storage has not answered for {} s", since.elapsed().as_secs()))
-        })
+        let answer = tokio::time::timeout(patience, answer).await;
+        answer.unwrap_or_else(|_| Err(Refusal::Silent(since.elapsed())))
     }
 
     fn join_or_begin(
@@ -79,9 +89,11 @@ impl Storage {
             let asked = path.clone();
             let found = apart(move || work(&asked).map_err(Error::io("look up", &asked))).await;
             all.lock().remove(&path);
-            done.send_replace(Some(found.map_err(|err| match err {
-                Error::Io { source, .. } => source.to_string(),
-                other => other.to_string(),
+            done.send_replace(Some(found.map_err(|err| {
+                Refusal::Refused(match err {
+                    Error::Io { source, .. } => source.to_string(),
+                    other => other.to_string(),
+                })
             })));
         });
         lookup
@@ -130,7 +142,7 @@ mod tests {
         };
         let short = Duration::from_millis(20);
         let first = storage.within(&tasks, path, short, hang).await;
-        assert!(first.unwrap_err().contains("not answered for 0 s"));
+        assert!(matches!(first, Err(Refusal::Silent(for_)) if for_ >= short), "{first:?}");
         let again =
             |patience| storage.within(&tasks, path, patience, |_| panic!("a second look-up"));
         again(short).await.unwrap_err();

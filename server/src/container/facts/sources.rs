@@ -7,26 +7,35 @@ use futures_util::future::try_join_all;
 use super::mountinfo::{self, MountInfo};
 use crate::container::config::{Mount, Propagation};
 use crate::error::{Error, Result};
-use crate::host::storage::Storage;
+use crate::host::storage::{Refusal, Storage};
+use crate::operation::Operation;
 use crate::telemetry::Tasks;
 
 /// The source of each mount, without symbolic links; made as a directory where it is missing, as the field's
 /// runtimes do. A mount of an image has none on the host: its place stays empty.
 ///
 /// # Errors
-/// `Invalid` names the mount, its path, and what is wrong with it or for how long its storage has not answered.
+/// `Invalid` names the mount, its path, and what is wrong with it; `DeadlineExceeded`, for how long its storage has
+/// not answered.
 pub(crate) async fn sources(
     storage: &Storage,
     tasks: &Tasks,
     mounts: &[Mount],
+    operation: &Operation,
 ) -> Result<Vec<PathBuf>> {
     let sources = mounts.iter().enumerate().map(|(i, mount)| async move {
         if mount.image.is_some() {
             return Ok(PathBuf::new());
         }
         let path = Path::new(&mount.host_path);
-        storage.directory(tasks, path).await.map_err(|err| {
-            Error::invalid(format!("mounts[{i}].host_path"), format!("{}: {err}", path.display()))
+        let _waiting = operation.waits_for(path.to_string_lossy());
+        storage.directory(tasks, path).await.map_err(|refusal| {
+            let (field, text) =
+                (format!("mounts[{i}].host_path"), format!("{}: {refusal}", path.display()));
+            match refusal {
+                Refusal::Refused(_) => Error::invalid(field, text),
+                Refusal::Silent(_) => Error::DeadlineExceeded(format!("{field}: {text}")),
+            }
         })
     });
     let sources = try_join_all(sources).await?;
@@ -86,7 +95,8 @@ mod tests {
         std::os::unix::fs::symlink("gone", &dangling).unwrap();
         let mounts =
             [mount(dir.path(), Propagation::Private), mount(&dangling, Propagation::Private)];
-        let found = sources(&Storage::default(), &Tasks::default(), &mounts).await;
+        let operation = crate::operation::Operations::default().begin("create c");
+        let found = sources(&Storage::default(), &Tasks::default(), &mounts, &operation).await;
         let err = found.unwrap_err().to_string();
         let expected = format!("mounts[1].host_path: {}: ", dangling.display());
         assert!(err.starts_with(&expected), "{err}");
