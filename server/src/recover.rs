@@ -71,7 +71,7 @@ async fn read(pods: &Pods) -> Result<Recorded> {
             container::Record::Intent(intent) => recorded.intents.push(intent),
             container::Record::Whole(whole) => {
                 let container = Arc::new(Container::new(*whole));
-                let layers = container.fixed.image.layer_ids();
+                let layers = container.fixed.layer_ids();
                 if let Err(err) = pods.node.images.hold(container.id().as_str(), &layers) {
                     tracing::error!(container = %container.id(), %err, "the container's image is damaged");
                 }

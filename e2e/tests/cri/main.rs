@@ -57,6 +57,7 @@ mod recovery;
 mod resources;
 mod restart;
 mod sandbox;
+mod volumes;
 
 use tonic::{Code, Status};
 

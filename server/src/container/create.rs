@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use snapshotter::mount::{Kind, Mount};
+use snapshotter::LayerId;
 
 use super::config::ContainerConfig;
 use super::node::Node;
@@ -11,7 +11,7 @@ use super::place::Place;
 use super::state::{State, now};
 use super::{
     Changing, Container, Fixed, ImageUse, Intent, Record, TABLE, User, Whole, exec, facts, signal,
-    spec,
+    spec, volume,
 };
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -45,28 +45,32 @@ pub(crate) async fn create(
 ) -> Result<Container> {
     let wanted = &request.config.image.image;
     let image = node.images.resolve(wanted).ok_or_else(|| Error::not_found("image", wanted))?;
+    let volumes = volume::images(node, &request.config)?;
     let id = ContainerId::random();
     let bundle = request.place.dir.join("ctr").join(id.as_str());
     let cgroups_path = node.cgroups_path(&request.place.cgroup_parent, id.as_str())?;
-    let plan = vec![
+    let mut plan = vec![
         Resource::Directory { path: bundle.clone() },
         Resource::Snapshot { key: id.to_string() },
-        Resource::Task {
-            runtime: request.handler.binary.clone(),
-            root: node.runtime_root(&request.handler.name),
-            id: id.to_string(),
-            cgroups_path: cgroups_path.clone(),
-            bundle: bundle.clone(),
-        },
     ];
+    plan.extend(volume::plan(&id, &volumes));
+    plan.push(Resource::Task {
+        runtime: request.handler.binary.clone(),
+        root: node.runtime_root(&request.handler.name),
+        id: id.to_string(),
+        cgroups_path: cgroups_path.clone(),
+        bundle: bundle.clone(),
+    });
     let intent =
         Intent { id: id.clone(), sandbox_id: request.sandbox_id.clone(), plan: plan.clone() };
     operation.enter("recording the intent")?;
     let create = async {
         node.store.put(TABLE, id.as_str(), &Record::Intent(intent.clone())).await?;
-        let held = node.images.hold(id.as_str(), image.layers());
+        let layers: Vec<LayerId> =
+            image.layers().iter().cloned().chain(volume::layers(&volumes)).collect();
+        let held = node.images.hold(id.as_str(), &layers);
         held.map_err(|err| Error::Image(err.to_string()))?;
-        let prepared = Prepared { id: id.clone(), image, bundle, cgroups_path, plan };
+        let prepared = Prepared { id: id.clone(), image, volumes, bundle, cgroups_path, plan };
         prepare(node, request, prepared, operation).await
     };
     match create.await {
@@ -83,6 +87,7 @@ pub(crate) async fn create(
 struct Prepared {
     id: ContainerId,
     image: Arc<Image>,
+    volumes: Vec<volume::Wanted>,
     bundle: PathBuf,
     cgroups_path: String,
     plan: Vec<Resource>,
@@ -139,7 +144,7 @@ async fn look_up(node: &Node, request: &Request, operation: &Operation) -> Resul
 /// The part that works on our own files. Blocks.
 fn build(node: &Node, request: Request, prepared: Prepared, found: Found) -> Result<Fixed> {
     let Request { sandbox_id, config, place, handler, target_pid } = request;
-    let Prepared { id, image, bundle, cgroups_path, plan } = prepared;
+    let Prepared { id, image, volumes, bundle, cgroups_path, plan } = prepared;
     failpoint::step("create/bundle", || {
         std::fs::create_dir_all(bundle.join("rootfs")).map_err(Error::io("create", &bundle))
     })?;
@@ -147,10 +152,16 @@ fn build(node: &Node, request: Request, prepared: Prepared, found: Found) -> Res
         let prepared = node.hands.snapshotter.prepare(id.as_str(), image.layers());
         prepared.map_err(|err| Error::Image(err.to_string()))
     })?;
+    let volumes = failpoint::step("create/volumes", || {
+        volume::prepare(&node.hands.snapshotter, &id, &config, &volumes)
+    })?;
 
     let view = view(&image);
-    let layers = lower_directories(&mounts);
-    let facts = facts::gather(&config, found.mount_sources, &layers, target_pid)?;
+    let lower: Vec<PathBuf> = mounts.iter().flat_map(volume::directories).collect();
+    let mut facts = facts::gather(&config, found.mount_sources, &lower, target_pid)?;
+    for volume in &volumes {
+        facts.mount_sources[volume.mount] = volume::source(&bundle, volume.mount);
+    }
     let input = spec::Input {
         id: &id,
         config: &config,
@@ -172,6 +183,7 @@ fn build(node: &Node, request: Request, prepared: Prepared, found: Found) -> Res
         created_at: now(),
         stop_signal: signal::stop(config.stop_signal, &view.stop_signal),
         user: user(&spec),
+        volumes,
         id,
         sandbox_id,
         config,
@@ -190,15 +202,6 @@ fn log_path(place: &Place, config: &ContainerConfig) -> Option<PathBuf> {
         return None;
     }
     Some(Path::new(&place.log_directory).join(&config.log_path))
-}
-
-/// Where the image's files can be read without mounting it, topmost first.
-fn lower_directories(mounts: &[Mount]) -> Vec<PathBuf> {
-    let directories = |mount: &Mount| match mount.kind {
-        Kind::Overlay => mount.layers.clone(),
-        Kind::Bind | Kind::Other(_) => vec![mount.source.clone()],
-    };
-    mounts.iter().flat_map(directories).collect()
 }
 
 /// What the image says of a process.

@@ -51,6 +51,15 @@ pub(crate) fn gather(
     })
 }
 
+/// The directories, topmost first, that make up the directory `path` of the image whose layers these are; `None` if
+/// it has none there. Links are followed within the image.
+///
+/// # Errors
+/// When a layer cannot be read.
+pub(crate) fn image_directory(layers: &[PathBuf], path: &Path) -> Result<Option<Vec<PathBuf>>> {
+    layers::directory(layers, path)
+}
+
 fn accounts(layers: &[PathBuf]) -> Result<Accounts> {
     let read = |path: &str| -> Result<Option<Vec<u8>>> {
         let Some(file) = layers::open(layers, Path::new(path))? else { return Ok(None) };

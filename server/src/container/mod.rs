@@ -28,11 +28,13 @@ pub(crate) mod start;
 pub(crate) mod state;
 pub(crate) mod stop;
 pub(crate) mod update;
+pub(crate) mod volume;
 pub(crate) mod watch_exit;
 
 use config::{ContainerConfig, Resources};
 use place::Place;
 use state::{Event, Refused, State, Timestamp};
+use volume::Volume;
 
 /// The table of container records.
 pub(crate) const TABLE: &str = "containers";
@@ -79,7 +81,9 @@ pub(crate) struct Fixed {
     /// The effective one: CRI's, else the image's, else SIGTERM.
     pub stop_signal: i32,
     pub user: User,
-    /// The sources of mounts as they were resolved, for the status.
+    /// Images among the mounts.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
     pub plan: Vec<Resource>,
 }
 
@@ -95,10 +99,11 @@ pub(crate) struct ImageUse {
     pub layers: Vec<String>,
 }
 
-impl ImageUse {
-    /// The layers by name; one that is no name is damage, and nobody's layer.
+impl Fixed {
+    /// The layers that it needs, of its image and of its volumes; one that is no name is damage, and nobody's layer.
     pub(crate) fn layer_ids(&self) -> Vec<LayerId> {
-        self.layers.iter().filter_map(|layer| layer.parse().ok()).collect()
+        let own = self.image.layers.iter().filter_map(|layer| layer.parse().ok());
+        own.chain(self.volumes.iter().flat_map(Volume::layer_ids)).collect()
     }
 }
 

@@ -308,6 +308,7 @@ impl Shim {
         node: &Node,
         container: &Container,
         rootfs: Vec<Mount>,
+        volumes: Vec<(Mount, PathBuf)>,
     ) -> Result<u32> {
         let fixed = &container.fixed;
         let options = Podwright {
@@ -319,6 +320,7 @@ impl Shim {
             stdin_once: fixed.config.stdin_once,
             exit_path: Some(fixed.bundle.join(EXIT_RECORD)),
             pid_path: Some(fixed.bundle.join("pid")),
+            volumes,
             ..Podwright::default()
         };
         let task = CreateTask {

@@ -10,6 +10,7 @@ use super::Container;
 use super::node::Node;
 use super::shim::Shim;
 use super::state::{Event, Running, State, Timestamp, now};
+use super::volume;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::operation::Operation;
@@ -82,15 +83,16 @@ async fn run(
 ) -> Result<Running> {
     operation
         .enter("mounting the root file system and creating the container in its OCI runtime")?;
-    let (snapshotter, key) = (node.hands.snapshotter.clone(), container.id().to_string());
-    let mounts = blocking(move || {
-        snapshotter
-            .mounts(&key)
+    let (snapshotter, fixed) = (node.hands.snapshotter.clone(), container.fixed.clone());
+    let (mounts, volumes) = blocking(move || {
+        let rootfs = snapshotter
+            .mounts(fixed.id.as_str())
             .map_err(|err| Error::Image(err.to_string()))?
-            .ok_or_else(|| Error::Internal(format!("snapshot {key} is gone")))
+            .ok_or_else(|| Error::Internal(format!("snapshot {} is gone", fixed.id)))?;
+        Ok((rootfs, volume::mounts(&snapshotter, &fixed)?))
     })
     .await?;
-    let create = shim.create(node, container, mounts);
+    let create = shim.create(node, container, mounts, volumes);
     let pid = unless_cancelled(operation, container, shim, create).await?;
     operation.enter("starting the container's process")?;
     let (path, started_at) = (container.fixed.bundle.join(STARTED), now());

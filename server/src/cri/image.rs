@@ -9,20 +9,23 @@ use api::cri::v1 as cri;
 use tonic::{Code, Request, Response, Status};
 
 use super::in_flight;
+use crate::container::node::Node;
 use crate::image::{AuthFields, Credentials, Error, Image, ImageUser, Images};
 
 /// The service.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageService {
+    node: Arc<Node>,
     images: Images,
     /// Where layers and writable layers are: the path by which the kubelet finds the disk.
     file_system: PathBuf,
 }
 
 impl ImageService {
-    /// Serves `images`, whose layers are below `file_system`.
-    pub(crate) fn new(images: Images, file_system: PathBuf) -> Self {
-        Self { images, file_system }
+    /// Serves the node's images.
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        let (images, file_system) = (node.images.clone(), node.config.root.clone());
+        Self { node, images, file_system }
     }
 }
 
@@ -62,6 +65,9 @@ impl cri::image_service_server::ImageService for ImageService {
     ) -> Result<Response<cri::PullImageResponse>, Status> {
         let patience = in_flight::patience(&request);
         let cri::PullImageRequest { image, auth, .. } = request.into_inner();
+        // One image serves every handler here; for one that is not there none is pulled.
+        let handler = image.as_ref().map_or("", |image| &image.runtime_handler);
+        self.node.host.handler(handler)?;
         let name = named(image)?;
         let auth = auth.unwrap_or_default();
         let credentials = Credentials::from_auth(&AuthFields {

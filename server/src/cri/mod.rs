@@ -92,12 +92,9 @@ impl Server {
             RuntimeServiceServer::new(runtime::Runtime::new(self.pods.clone(), flights.clone()))
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE);
-        let images = ImageServiceServer::new(image::ImageService::new(
-            node.images.clone(),
-            node.config.root.clone(),
-        ))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+        let images = ImageServiceServer::new(image::ImageService::new(node.clone()))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
         // Ours is not gated: what recovery does can be watched.
         let ours = NodeServer::new(podwright::NodeService::new(
             self.pods.clone(),

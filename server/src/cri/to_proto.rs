@@ -156,7 +156,7 @@ pub(super) fn container_status(container: &Container) -> cri::ContainerStatus {
         image_id: fixed.image.id.clone(),
         labels: fixed.config.labels.clone(),
         annotations: fixed.config.annotations.clone(),
-        mounts: fixed.config.mounts.iter().map(mount).collect(),
+        mounts: mounts(container),
         log_path: fixed
             .log_path
             .as_ref()
@@ -202,6 +202,16 @@ fn user(container: &Container) -> cri::ContainerUser {
                 .collect(),
         }),
     }
+}
+
+fn mounts(container: &Container) -> Vec<cri::Mount> {
+    let mut mounts: Vec<_> = container.fixed.config.mounts.iter().map(mount).collect();
+    for volume in &container.fixed.volumes {
+        if let Some(image) = mounts.get_mut(volume.mount).and_then(|mount| mount.image.as_mut()) {
+            image.image_ref.clone_from(&volume.image);
+        }
+    }
+    mounts
 }
 
 fn mount(mount: &Mount) -> cri::Mount {

@@ -81,6 +81,9 @@ pub struct Podwright {
     pub exit_path: Option<PathBuf>,
     /// Where the pid file goes; `None` for `<bundle>/pid`.
     pub pid_path: Option<PathBuf>,
+    /// What is mounted beside the root file system, and where: an absolute path each. Only the OCI
+    /// runtime sees it there.
+    pub volumes: Vec<(Mount, PathBuf)>,
 }
 
 /// A further process in a container.
@@ -305,6 +308,12 @@ impl Podwright {
             exit_path: text(&self.exit_path),
             pid_path: text(&self.pid_path),
             runtime_args: self.runtime_args.clone(),
+            volumes: self.volumes.iter().map(volume).collect(),
         }
     }
+}
+
+fn volume((mount, target): &(Mount, PathBuf)) -> api::types::Mount {
+    let target = target.to_string_lossy().into_owned();
+    api::types::Mount { target, ..mounts::to_wire(mount) }
 }

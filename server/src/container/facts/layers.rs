@@ -1,4 +1,4 @@
-//! A file of an image, found in its layers without mounting them.
+//! A file or directory of an image, found in its layers without mounting them.
 //!
 //! The walk is overlayfs's own: the topmost layer that has a name decides; directories merge downwards until one
 //! is opaque; a whiteout ends the search. Symbolic links are followed here, text by text, from the image's root,
@@ -31,23 +31,41 @@ enum Found {
     File(usize),
 }
 
+/// Where a path led.
+enum Place {
+    File(usize, PathBuf),
+    Dir(Vec<usize>, PathBuf),
+}
+
 /// Opens the file that `path` is in the image whose layers these are, topmost first; `None` if there is none.
 pub(super) fn open(layers: &[PathBuf], path: &Path) -> Result<Option<File>> {
-    let roots = layers
-        .iter()
-        .map(|dir| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(dir, flags, Mode::empty()).map_err(Error::io("open", dir))
-        })
-        .collect::<Result<Vec<OwnedFd>>>()?;
+    let roots = open_roots(layers)?;
     let failed = |err: Errno| Error::io("look up in the image", path)(err);
-    let Some((layer, path)) = find(&roots, path).map_err(failed)? else { return Ok(None) };
+    let Some(Place::File(layer, path)) = find(&roots, path).map_err(failed)? else {
+        return Ok(None);
+    };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = open_beneath(&roots[layer], &path, flags).map_err(failed)?;
     Ok(Some(File::from(file)))
 }
 
-fn find(roots: &[OwnedFd], path: &Path) -> rustix::io::Result<Option<(usize, PathBuf)>> {
+/// The directories that make up the directory `path` of that image, topmost first; `None` if it is none.
+pub(super) fn directory(layers: &[PathBuf], path: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let found =
+        find(&open_roots(layers)?, path).map_err(Error::io("look up in the image", path))?;
+    let Some(Place::Dir(of, path)) = found else { return Ok(None) };
+    Ok(Some(of.into_iter().map(|layer| layers[layer].join(&path)).collect()))
+}
+
+fn open_roots(layers: &[PathBuf]) -> Result<Vec<OwnedFd>> {
+    let open = |dir: &PathBuf| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(dir, flags, Mode::empty()).map_err(Error::io("open", dir))
+    };
+    layers.iter().map(open).collect()
+}
+
+fn find(roots: &[OwnedFd], path: &Path) -> rustix::io::Result<Option<Place>> {
     let mut todo = parts(path);
     let mut links = 0;
     // The directory reached, and for it and each above it the layers that it is made of.
@@ -80,12 +98,11 @@ fn find(roots: &[OwnedFd], path: &Path) -> rustix::io::Result<Option<(usize, Pat
                     todo.push_front(part);
                 }
             }
-            Found::File(layer) if todo.is_empty() => return Ok(Some((layer, path))),
+            Found::File(layer) if todo.is_empty() => return Ok(Some(Place::File(layer, path))),
             Found::File(_) => return Ok(None),
         }
     }
-    // The path is a directory.
-    Ok(None)
+    Ok(merged.pop().map(|layers| Place::Dir(layers, at)))
 }
 
 /// Names and `..`, the rest means nothing here.

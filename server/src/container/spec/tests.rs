@@ -303,7 +303,6 @@ fn what_cannot_be_done_is_refused() {
             },
             "annotations",
         ),
-        (|f| f.mount("", "/x").image = Some(super::super::config::ImageSpec::default()), "mounts"),
         (
             |f| f.config.security.apparmor = Some(SecurityProfile::RuntimeDefault),
             "linux.security_context.apparmor",

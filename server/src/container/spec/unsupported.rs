@@ -14,7 +14,7 @@ struct Refusal<T: ?Sized> {
     what: &'static str,
 }
 
-const CONTAINER: [Refusal<ContainerConfig>; 7] = [
+const CONTAINER: [Refusal<ContainerConfig>; 6] = [
     Refusal {
         asks: |config, _| config.security.userns.is_some(),
         what: "linux.security_context.namespace_options.userns_options: user namespaces",
@@ -35,10 +35,6 @@ const CONTAINER: [Refusal<ContainerConfig>; 7] = [
     Refusal {
         asks: |config, _| config.annotations.keys().any(|key| key.starts_with(CDI_ANNOTATION)),
         what: "annotations: CDI devices",
-    },
-    Refusal {
-        asks: |config, _| config.mounts.iter().any(|mount| mount.image.is_some()),
-        what: "mounts: image volumes",
     },
     Refusal {
         asks: |config, _| {

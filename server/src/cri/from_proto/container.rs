@@ -99,7 +99,10 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         Some(_) if !mount.readonly => {
             return Err(Error::invalid("readonly", "must be set where an image is mounted"));
         }
-        Some(_) => {}
+        Some(_) if mount.propagation != MountPropagation::PropagationPrivate as i32 => {
+            return Err(Error::invalid("propagation", "must be private where an image is mounted"));
+        }
+        Some(_) => no_nul("image_sub_path", &mount.image_sub_path)?,
     }
     if image.is_none() && !mount.image_sub_path.is_empty() {
         return Err(Error::invalid("image_sub_path", "needs an image"));

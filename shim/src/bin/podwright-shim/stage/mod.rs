@@ -55,17 +55,31 @@ pub(crate) fn run_if_asked() {
     }
 }
 
-/// A command that mounts `rootfs` where only the runtime sees it and then becomes the runtime.
+/// What a container's file systems are assembled from; by default nothing.
+pub(crate) struct Scene<'a> {
+    pub(crate) mounts: &'a [Mount],
+    /// Where `mounts` go.
+    pub(crate) rootfs: &'a Path,
+    /// Each goes to its own target.
+    pub(crate) volumes: &'a [Mount],
+}
+
+impl Default for Scene<'_> {
+    fn default() -> Self {
+        Self { mounts: &[], rootfs: Path::new(""), volumes: &[] }
+    }
+}
+
+/// A command that mounts the scene where only the runtime sees it and then becomes the runtime.
 /// Without anything to do in between, it is the runtime at once. What goes wrong before is put
 /// into `report`, in the form in which runtimes log.
 pub(crate) fn runtime(
     score: Option<i32>,
-    mounts: &[Mount],
-    rootfs: &Path,
+    scene: &Scene<'_>,
     report: &Path,
     line: &[&OsStr],
 ) -> Command {
-    if mounts.is_empty() && score.is_none() {
+    if scene.mounts.is_empty() && scene.volumes.is_empty() && score.is_none() {
         let mut command = Command::new(line[0]);
         command.args(&line[1..]);
         return command;
@@ -75,10 +89,12 @@ pub(crate) fn runtime(
     if let Some(score) = score {
         command.arg("--oom-score").arg(score.to_string());
     }
-    command.arg("--rootfs").arg(rootfs);
-    for mount in mounts {
-        command.arg("--mount").args([&mount.r#type, &mount.source, &mount.target]);
-        command.arg(mount.options.len().to_string()).args(&mount.options);
+    command.arg("--rootfs").arg(scene.rootfs);
+    for (flag, mounts) in [("--mount", scene.mounts), ("--volume", scene.volumes)] {
+        for mount in mounts {
+            command.arg(flag).args([&mount.r#type, &mount.source, &mount.target]);
+            command.arg(mount.options.len().to_string()).args(&mount.options);
+        }
     }
     command.arg("--").args(line);
     command

@@ -26,6 +26,21 @@ pub(super) fn assemble(mounts: &[Mount], rootfs: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Mounts each volume at its own target, in the namespace of [`assemble`]. The target is made only
+/// here: where a volume is not mounted, the runtime finds nothing to bind, and says so.
+pub(super) fn add(volumes: &[Mount]) -> Result<(), String> {
+    for volume in volumes {
+        let target = Path::new(&volume.target);
+        if !target.is_absolute() {
+            return Err(format!("{target:?} is not absolute"));
+        }
+        fs::create_dir_all(target).map_err(|error| format!("{}: {error}", target.display()))?;
+        seclude(target).map_err(|error| format!("{}: {error}", target.display()))?;
+        mount::mount(&from_wire(volume), target).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
 /// Keeps what is mounted below `path` from reaching the host, where its mount is shared.
 ///
 /// Under podwrightd it is not (`/run/podwright` is private), and nothing is changed. Elsewhere

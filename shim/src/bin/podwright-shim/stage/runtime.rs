@@ -1,4 +1,4 @@
-//! Mounts a container's root file system in a mount namespace of its own and becomes the OCI
+//! Mounts a container's root file system, and volumes beside it, in a mount namespace of its own and becomes the OCI
 //! runtime there. The container's namespace is a copy of this one, so it keeps the mount; the
 //! host never has it.
 
@@ -19,6 +19,7 @@ struct Orders {
     report: PathBuf,
     rootfs: PathBuf,
     mounts: Vec<Mount>,
+    volumes: Vec<Mount>,
     line: Vec<OsString>,
 }
 
@@ -37,10 +38,13 @@ fn become_runtime(orders: &Orders) -> String {
     {
         return format!("oom_score_adj: {error}");
     }
-    if !orders.mounts.is_empty()
-        && let Err(error) = mounts::assemble(&orders.mounts, &orders.rootfs)
-    {
-        return format!("root file system: {error}");
+    if !(orders.mounts.is_empty() && orders.volumes.is_empty()) {
+        if let Err(error) = mounts::assemble(&orders.mounts, &orders.rootfs) {
+            return format!("root file system: {error}");
+        }
+        if let Err(error) = mounts::add(&orders.volumes) {
+            return format!("volume: {error}");
+        }
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     sys::reset_signals();
@@ -60,7 +64,7 @@ fn parse(arguments: &[OsString]) -> Option<Orders> {
             "--oom-score" => orders.score = Some(text(rest.next())?),
             "--report" => orders.report = rest.next()?.into(),
             "--rootfs" => orders.rootfs = rest.next()?.into(),
-            "--mount" => {
+            flag @ ("--mount" | "--volume") => {
                 let mut mount = Mount {
                     r#type: text(rest.next())?,
                     source: text(rest.next())?,
@@ -70,7 +74,10 @@ fn parse(arguments: &[OsString]) -> Option<Orders> {
                 for _ in 0..text(rest.next())?.parse::<usize>().ok()? {
                     mount.options.push(text(rest.next())?);
                 }
-                orders.mounts.push(mount);
+                match flag {
+                    "--mount" => orders.mounts.push(mount),
+                    _ => orders.volumes.push(mount),
+                }
             }
             "--" => {
                 orders.line = rest.cloned().collect();

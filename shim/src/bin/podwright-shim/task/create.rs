@@ -217,8 +217,12 @@ impl Plan<'_> {
         }
         line.push(OsStr::new(self.id));
         let rootfs = self.bundle.join("rootfs");
-        let mut command: Command =
-            stage::runtime(pod.restore_score, &request.rootfs, &rootfs, &log, &line);
+        let scene = stage::Scene {
+            mounts: &request.rootfs,
+            rootfs: &rootfs,
+            volumes: &self.options.volumes,
+        };
+        let mut command: Command = stage::runtime(pod.restore_score, &scene, &log, &line);
         command.current_dir(self.bundle).stdin(ends.stdin).stdout(ends.stdout).stderr(ends.stderr);
         let what = format!("{} create", self.runtime.name());
         Call::spawn(&mut command, what, log, None).map_err(Failure::io(self.runtime.name()))

@@ -150,7 +150,7 @@ fn call(
         line.extend([OsStr::new("--console-socket"), console.path().as_os_str()]);
     }
     line.push(OsStr::new(&task.id));
-    let mut command = stage::runtime(pod.restore_score, &[], Path::new(""), &log, &line);
+    let mut command = stage::runtime(pod.restore_score, &stage::Scene::default(), &log, &line);
     command.current_dir(&task.bundle).stdin(ends.stdin).stdout(ends.stdout).stderr(ends.stderr);
     let what = format!("{} exec", task.runtime.name());
     Call::spawn(&mut command, what, log, None).map_err(Failure::io(task.runtime.name()))

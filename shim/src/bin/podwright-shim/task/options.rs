@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use api::podwright::CreateOptions;
 use api::runc;
+use api::types::Mount;
 use prost_types::Any;
 
 use super::stdio::Extras;
@@ -14,7 +15,7 @@ use crate::runtime::Runtime;
 /// Where containerd keeps the state of OCI runtimes, under the namespace's name.
 const CONTAINERD_ROOT: &str = "/run/containerd/runc";
 
-/// Paths to write to, beside the streams.
+/// Paths to write to, beside the streams, and more.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Options {
     /// The exit record.
@@ -23,6 +24,8 @@ pub(super) struct Options {
     pub(super) pid_path: Option<PathBuf>,
     pub(super) no_pivot: bool,
     pub(super) no_new_keyring: bool,
+    /// Mounted beside the root file system.
+    pub(super) volumes: Vec<Mount>,
 }
 
 /// Reads whichever options came with a Create.
@@ -58,6 +61,7 @@ fn from_podwright(options: CreateOptions) -> Result<(Runtime, Options, Extras), 
     let paths = Options {
         exit_path: path(&options.exit_path),
         pid_path: path(&options.pid_path),
+        volumes: options.volumes,
         ..Options::default()
     };
     Ok((runtime, paths, Extras { log, stdin: options.stdin }))
