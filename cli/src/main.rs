@@ -11,6 +11,7 @@ mod failure;
 mod find;
 mod fsck;
 mod human;
+mod image;
 mod images;
 mod inspect;
 mod json;
@@ -64,6 +65,7 @@ enum Verb {
     Ps(ps::Args),
     Pods(pods::Args),
     Images(images::Args),
+    Image(image::Args),
     Pull(pull::Args),
     Registry(registry::Args),
     Logs(logs::Args),
@@ -101,6 +103,7 @@ async fn obey(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Ps(args) => ps::run(args, &mut daemon).await,
         Verb::Pods(args) => pods::run(args, &mut daemon).await,
         Verb::Images(args) => images::run(args, &mut daemon).await,
+        Verb::Image(args) => image::run(args, &mut daemon).await,
         Verb::Pull(args) => pull::run(args, &mut daemon).await,
         Verb::Registry(args) => registry::run(args, &mut daemon).await,
         Verb::Logs(args) => logs::run(args, &mut daemon).await,

@@ -4,7 +4,7 @@
 
 use std::process::Output;
 
-use e2e::cri::{ListContainersRequest, ListPodSandboxRequest};
+use e2e::cri::{ImageSpec, ImageStatusRequest, ListContainersRequest, ListPodSandboxRequest};
 use e2e::image::catalogue::{BUSYBOX, CLOCK, FOREIGN, WEB};
 use e2e::{Options, World, eventually, place};
 
@@ -145,4 +145,68 @@ fn a_daemon_that_does_not_run_is_told() {
         told.contains("podwrightd is not running at ") && told.contains("start it with"),
         "{told}"
     );
+}
+
+fn status(world: &World, image: &str) -> Option<e2e::cri::Image> {
+    let image = Some(ImageSpec { image: image.into(), ..Default::default() });
+    world.client.image_status(ImageStatusRequest { image, verbose: false }).unwrap().image
+}
+
+#[test]
+fn images_go_out_and_come_in_as_archives() {
+    let world = World::start(Options::default());
+    world.pull(BUSYBOX);
+    let was = status(&world, BUSYBOX).unwrap();
+    let archive = world.path("busybox.tar");
+    let archive = archive.to_str().unwrap();
+    says(&world, &["image", "export", BUSYBOX, archive]);
+    assert!(fails(&world, &["image", "export", "none:1", archive]).contains("not found"));
+    world.remove_image(BUSYBOX);
+
+    let told = says(&world, &["image", "import", archive]);
+    assert_eq!(told.split_whitespace().take(2).collect::<Vec<_>>(), [BUSYBOX, was.id.as_str()]);
+    assert_eq!(status(&world, BUSYBOX), Some(was.clone()), "as it was pulled");
+
+    // Compressed; as a directory, under another name; from a pipe.
+    let dir = world.path("layout");
+    let dir = dir.to_str().unwrap();
+    world.sh(&format!("mkdir {dir} && tar -C {dir} -xf {archive} && gzip -k {archive}"));
+    says(&world, &["image", "import", &format!("{archive}.gz")]);
+    says(&world, &["image", "import", "--name", "local/box:2", dir]);
+    let command = place::binary("podwright");
+    let socket = world.path("state/podwright.sock");
+    let (command, socket) = (command.display(), socket.display());
+    world.sh(&format!("{command} --socket {socket} image import --name piped - < {archive}"));
+    let now = status(&world, "piped").unwrap();
+    assert_eq!(now.id, was.id);
+    let names = [BUSYBOX, "docker.io/local/box:2", "docker.io/library/piped:latest"];
+    assert_eq!(now.repo_tags, names);
+    let told = fails(&world, &["image", "import", &format!("{archive}.none")]);
+    assert!(told.contains("reading "), "{told}");
+    let told = fails(&world, &["image", "import", "/etc/passwd"]);
+    assert!(told.contains("the archive is refused"), "{told}");
+
+    // What lies in the import directory comes by itself.
+    world.remove_image(&was.id);
+    let import = world.path("root/import");
+    let import = import.display();
+    world.sh(&format!("mkdir {import} && echo no > {import}/broken.tar && cp {archive} {import}/"));
+    eventually("the import", || status(&world, BUSYBOX));
+    says(&world, &["run", "--name", "imported", "--container", &format!("c={BUSYBOX}")]);
+    says(&world, &["rm", "-f", "imported"]);
+    world.remove_image(BUSYBOX);
+    world.finish();
+}
+
+#[test]
+fn pinned_images_are_told_to_the_kubelet() {
+    let config = "[image]\npinned = [\"127.0.0.1:5000/busybox:*\"]\n".to_owned();
+    let world = World::start(Options { config, ..Default::default() });
+    world.pull(BUSYBOX);
+    world.pull(WEB);
+    assert!(status(&world, BUSYBOX).unwrap().pinned);
+    assert!(!status(&world, WEB).unwrap().pinned);
+    world.remove_image(BUSYBOX);
+    assert_eq!(status(&world, BUSYBOX), None, "whoever removes it by name is obeyed");
+    world.finish();
 }

@@ -46,6 +46,10 @@ pub(crate) struct Config {
     pub registry_stall: Duration,
     /// Keep compressed blobs after they are unpacked.
     pub keep_blobs: bool,
+    /// Patterns of image names that the kubelet is to spare.
+    pub pinned_images: Vec<String>,
+    /// Archives in it are imported.
+    pub import_dir: PathBuf,
     /// Layers of one image that download at a time.
     pub max_concurrent_downloads: usize,
     /// Size of each pod's /dev/shm in bytes.
@@ -101,8 +105,12 @@ impl Config {
 
     fn from_settings(mut from: Settings) -> Result<Self, Mistakes> {
         let state = from.path("state", "/run/podwright");
+        let root = from.path("root", "/var/lib/podwright");
         let config = Self {
-            root: from.path("root", "/var/lib/podwright"),
+            import_dir: from
+                .optional_path("image.import_dir")
+                .unwrap_or_else(|| root.join("import")),
+            root,
             socket: from.optional_path("socket").unwrap_or_else(|| state.join("podwright.sock")),
             state,
             log_level: from.one_of("log_level", &["info", "error", "warn", "debug", "trace"]),
@@ -137,6 +145,7 @@ impl Config {
                 1..=3600,
             )),
             keep_blobs: from.boolean("image.keep_blobs", false),
+            pinned_images: from.texts("image.pinned"),
             max_concurrent_downloads: usize::try_from(from.integer(
                 "image.max_concurrent_downloads",
                 6,

@@ -71,6 +71,7 @@ async fn serve(config: Config) -> Result<()> {
     recover::recover(&pods).await?;
     sandbox::watch::glances(&pods);
     failpoint::sure("start/serve", || ready.open());
+    watch_imports(&pods);
     tracing::info!(socket = %socket.display(), handler = pods.node.host.default_handler, "serving CRI");
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
 
@@ -234,6 +235,29 @@ fn watch_networks(pods: &Arc<Pods>) {
                     crate::telemetry::blocking(load).await.ok();
                 }
                 Err(err) => return tracing::error!(%err, "the network configuration is not watched any more"),
+            }
+        }
+    });
+}
+
+/// Imports what lies in the import directory, and from now on what appears there.
+fn watch_imports(pods: &Arc<Pods>) {
+    let dir = pods.node.config.import_dir.clone();
+    let mut drop_in = image::DropIn::open(pods.node.images.clone(), dir.clone());
+    let watcher = cni::Watcher::new(&dir).map(sys::watcher);
+    pods.node.tasks.spawn(tracing::info_span!("imports"), async move {
+        drop_in.look().await;
+        let mut watcher = match watcher {
+            Ok(Ok(watcher)) => watcher,
+            Ok(Err(err)) => return tracing::error!(%err, dir = %dir.display(), "cannot watch"),
+            Err(err) => return tracing::error!(%err, dir = %dir.display(), "cannot watch"),
+        };
+        while let Ok(mut changed) = watcher.readable_mut().await {
+            changed.clear_ready();
+            match changed.get_inner_mut().drain() {
+                Ok(false) => {}
+                Ok(true) => drop_in.look().await,
+                Err(err) => return tracing::error!(%err, "imports are not watched any more"),
             }
         }
     });

@@ -150,6 +150,16 @@ impl Settings {
         default.iter().map(PathBuf::from).collect()
     }
 
+    /// A list of any texts; none by default.
+    pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
+        match self.take(key) {
+            Some(Setting { value: Value::List(list), .. }) => return list,
+            Some(setting) => self.wrong(&setting, key, "needs a list of texts"),
+            None => {}
+        }
+        Vec::new()
+    }
+
     /// Every `<prefix>.<name> = "/path"`.
     pub(super) fn paths_under(&mut self, prefix: &str) -> BTreeMap<String, PathBuf> {
         let lead = format!("{prefix}.");

@@ -40,7 +40,7 @@ impl cri::image_service_server::ImageService for ImageService {
             Some(image) => self.images.resolve(&image).into_iter().collect(),
             None => self.images.list(),
         };
-        let images = images.iter().map(|image| message(image)).collect();
+        let images = images.iter().map(|image| self.message(image)).collect();
         Ok(Response::new(cri::ListImagesResponse { images }))
     }
 
@@ -53,7 +53,7 @@ impl cri::image_service_server::ImageService for ImageService {
             return Ok(Response::new(cri::ImageStatusResponse::default()));
         };
         let info = if verbose { self.info(&image).await? } else { BTreeMap::new() };
-        let image = Some(message(&image));
+        let image = Some(self.message(&image));
         Ok(Response::new(cri::ImageStatusResponse { image, info }))
     }
 
@@ -120,6 +120,10 @@ impl cri::image_service_server::ImageService for ImageService {
 }
 
 impl ImageService {
+    fn message(&self, image: &Image) -> cri::Image {
+        cri::Image { pinned: self.images.is_pinned(image), ..message(image) }
+    }
+
     /// What `crictl inspecti` shows besides: the keys are containerd's.
     async fn info(&self, image: &Arc<Image>) -> Result<BTreeMap<String, String>, Status> {
         let (images, of) = (self.images.clone(), image.clone());
@@ -158,6 +162,9 @@ pub(super) fn status(err: &Error) -> Status {
     let code = match err {
         Error::Reference(_) | Error::Credentials(_) => Code::InvalidArgument,
         Error::Layer(inner) => return status(inner),
+        Error::Import { err: inner, .. } => {
+            return Status::new(status(inner).code(), err.to_string());
+        }
         Error::Internal(_) => Code::Internal,
         Error::NotFound(_)
         | Error::Unavailable(_)

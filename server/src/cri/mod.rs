@@ -29,6 +29,7 @@ mod sandboxes;
 mod signal;
 mod status;
 mod to_proto;
+mod transfer;
 
 /// Largest message in either direction: what the kubelet accepts.
 const MAX_MESSAGE: usize = 16 << 20;

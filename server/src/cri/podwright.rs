@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::node::v1 as wire;
-use tonic::{Request, Response, Status};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::in_flight::{InFlight, patience};
-use super::{Ready, fsck, status};
+use super::{Ready, fsck, status, transfer};
 use crate::image::Explained;
 use crate::operation::{Progress, Transfer};
 use crate::sandbox::Pods;
@@ -36,6 +37,24 @@ impl wire::node_server::Node for NodeService {
     ) -> Result<Response<wire::ListOperationsResponse>, Status> {
         let operations = self.pods.node.operations.list().into_iter().map(message).collect();
         Ok(Response::new(wire::ListOperationsResponse { operations, ready: self.ready.is_open() }))
+    }
+
+    async fn import_images(
+        &self,
+        request: Request<Streaming<wire::ImportImagesRequest>>,
+    ) -> Result<Response<wire::ImportImagesResponse>, Status> {
+        self.ready.check(Request::new(()))?;
+        let images = transfer::import(&self.pods.node.images, request.into_inner()).await?;
+        Ok(Response::new(wire::ImportImagesResponse { images }))
+    }
+
+    async fn export_image(
+        &self,
+        request: Request<wire::ExportImageRequest>,
+    ) -> Result<Response<BoxStream<wire::ExportImageResponse>>, Status> {
+        self.ready.check(Request::new(()))?;
+        let export = transfer::export(&self.pods.node.images, &request.into_inner().image)?;
+        Ok(Response::new(Box::pin(export)))
     }
 
     async fn explain_registry(

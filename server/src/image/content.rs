@@ -75,6 +75,22 @@ impl Content {
         })
     }
 
+    /// A file without a name, to be written and read back: it goes with its last descriptor.
+    pub(super) fn spool(&self) -> Result<File, Error> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join("ingest").join(number.to_string());
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        let file = options.open(&path).map_err(Error::io("create", &path))?;
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        Ok(file)
+    }
+
+    /// Opens content as it is.
+    pub(super) fn open_file(&self, digest: &Digest) -> Option<File> {
+        File::open(self.path(digest)).ok()
+    }
+
     /// Forgets content; no error if there is none.
     pub(super) fn remove(&self, digest: &Digest) -> Result<(), Error> {
         let path = self.path(digest);

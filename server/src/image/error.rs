@@ -40,6 +40,9 @@ pub(crate) enum Error {
     /// The record of an image could not be kept.
     #[error("{0}")]
     Store(String),
+    /// An image of an archive could not be imported.
+    #[error("{name}: {err}")]
+    Import { name: String, err: std::sync::Arc<Error> },
     /// The work on a layer, shared with other pulls, ended so.
     #[error(transparent)]
     Layer(std::sync::Arc<Error>),

@@ -22,35 +22,47 @@ use crate::operation::Operations;
 use crate::store::Store;
 use crate::telemetry::Tasks;
 
+mod archive;
 mod check;
 pub(crate) mod config;
 mod content;
 pub(crate) mod digest;
+mod drop_in;
 pub(crate) mod error;
+mod export;
 mod flight;
 mod gc;
+mod import;
 mod manifest;
+mod pin;
 mod platform;
 pub(crate) mod progress;
 mod publish;
 mod pull;
 pub(crate) mod reference;
 pub(crate) mod registry;
+mod source;
+mod spool;
 mod table;
 mod unpack;
 
 pub(crate) use check::{Damage, Stray};
 pub(crate) use config::ImageUser;
 pub(crate) use digest::Digest;
+pub(crate) use drop_in::DropIn;
 pub(crate) use error::Error;
+pub(crate) use export::Stream as Export;
 pub(crate) use gc::LayerUsage;
+pub(crate) use import::Imported;
 pub(crate) use progress::Progress;
 pub(crate) use registry::{AuthFields, Credentials, Explained};
+pub(crate) use spool::incoming;
 pub(crate) use table::Image;
 
 use content::Content;
 use flight::{Flights, Role, Work};
 use gc::{Layers, Lease};
+use pin::Pins;
 use platform::Supported;
 use reference::Reference;
 use registry::{Limits, Registries};
@@ -73,6 +85,8 @@ pub(crate) struct Settings {
     pub keep_blobs: bool,
     /// Layers of one image under way at a time.
     pub max_concurrent_downloads: usize,
+    /// Patterns of names that are not to be collected.
+    pub pinned: Vec<String>,
     /// See `unpack`.
     pub(crate) always_allowed: u64,
 }
@@ -87,6 +101,7 @@ impl Settings {
                 limits: Limits { stall: config.registry_stall, ..Limits::default() },
             },
             keep_blobs: config.keep_blobs,
+            pinned: config.pinned_images.clone(),
             max_concurrent_downloads: config.max_concurrent_downloads,
             always_allowed: unpack::ALWAYS_ALLOWED,
         }
@@ -98,6 +113,7 @@ impl Settings {
 pub(crate) struct Images(Arc<Inner>);
 
 struct Inner {
+    pins: Pins,
     settings: Settings,
     registries: Arc<Registries>,
     platform: Supported,
@@ -162,9 +178,13 @@ impl Images {
         let layers = Layers::new(snapshotter, tasks.clone());
         let records =
             store.load::<ImageRecord>(RECORDS).map_err(|err| Error::Store(err.to_string()))?;
-        let table = publish::load(records.into_iter().map(|(_, record)| record).collect(), &layers);
+        let (table, waiting) =
+            publish::load(records.into_iter().map(|(_, record)| record).collect(), &layers);
+        let now = Instant::now();
+        let waiting = waiting.into_iter().map(|(name, lease)| (name, (now, lease))).collect();
         Ok(Self(Arc::new(Inner {
             registries: Arc::new(Registries::new(settings.registry.clone())),
+            pins: Pins::new(&settings.pinned),
             settings,
             platform: Supported::host(),
             store,
@@ -176,7 +196,7 @@ impl Images {
             change: tokio::sync::Mutex::default(),
             holds: Mutex::default(),
             pulls: Flights::default(),
-            lingering: Mutex::default(),
+            lingering: Mutex::new(waiting),
             layer_flights: Flights::default(),
         })))
     }
@@ -239,6 +259,11 @@ impl Images {
     /// Finds an image by reference, id or unique beginning of an id.
     pub(crate) fn resolve(&self, text: &str) -> Option<Arc<Image>> {
         self.0.table().resolve(text)
+    }
+
+    /// Whether the kubelet is to spare the image. Whoever names it in a removal is obeyed all the same.
+    pub(crate) fn is_pinned(&self, image: &Image) -> bool {
+        self.0.pins.holds(image.tags.iter().chain(&image.digests))
     }
 
     /// Every image.

@@ -9,6 +9,7 @@ use super::digest::Digest;
 use super::error::Error;
 use super::gc::{FIRST_RETRY, LAST_RETRY, Layers, Lease};
 use super::pull::blocking;
+use super::reference::Reference;
 use super::table::{Image, ImageRecord, Table};
 use super::{Inner, RECORDS};
 use crate::failpoint;
@@ -16,24 +17,31 @@ use crate::operation::Operation;
 
 /// Builds the table from the records of an earlier run. A name in two records, left by a crash between their
 /// writes, belongs to the image that was pulled last. An image without its layers is not listed, so that the
-/// next pull repairs it.
-pub(super) fn load(mut records: Vec<ImageRecord>, layers: &Arc<Layers>) -> Table {
+/// next pull repairs it; the layers that it has left wait for that under leases by name.
+pub(super) fn load(
+    mut records: Vec<ImageRecord>,
+    layers: &Arc<Layers>,
+) -> (Table, Vec<(Reference, Arc<Lease>)>) {
     records.sort_by_key(|record| std::cmp::Reverse(record.pulled_at));
     let mut table = Table::default();
+    let mut waiting = Vec::new();
     for mut record in records {
         record.tags.retain(|tag| table.named(tag).is_none());
         let Some(names) = record.layer_ids() else {
             tracing::error!(image = %record.id, "the record names no valid layers; left out");
             continue;
         };
-        let lease = layers.lease(names.iter().cloned().chain(record.base_ids()));
+        let lease = Arc::new(layers.lease(names.iter().cloned().chain(record.base_ids())));
         if let Some(missing) = names.iter().find(|name| !layers.has(name)) {
             tracing::warn!(image = %record.id, layer = %missing, "a layer is missing; pull the image again");
+            let all = record.tags.iter().chain(&record.digests);
+            let references = all.filter_map(|name| Reference::parse(name).ok());
+            waiting.extend(references.map(|reference| (reference, lease.clone())));
             continue;
         }
-        table.insert(Arc::new(Image::new(record, names, Arc::new(lease))));
+        table.insert(Arc::new(Image::new(record, names, lease)));
     }
-    table
+    (table, waiting)
 }
 
 impl Inner {

@@ -20,7 +20,8 @@ use super::manifest::{self, Descriptor, Document, Manifest};
 use super::platform;
 use super::progress::Progress;
 use super::reference::{Reference, Target};
-use super::registry::{Credentials, Session};
+use super::registry::Credentials;
+use super::source::Source;
 use super::table::ImageRecord;
 use super::unpack::{Goal, unpack};
 use super::{Inner, Shared};
@@ -53,7 +54,7 @@ struct Resolved {
 
 struct Pulling {
     inner: Arc<Inner>,
-    session: Arc<Session>,
+    source: Source,
     progress: Arc<Progress>,
 }
 
@@ -66,7 +67,17 @@ pub(super) async fn pull(
 ) -> Result<Digest, Error> {
     let (registries, name) = (inner.registries.clone(), reference.clone());
     let session = blocking(move || registries.session(&name, credentials)).await?;
-    let pulling = Pulling { inner, session: Arc::new(session), progress };
+    bring(inner, reference, Source::Registry(Arc::new(session)), progress).await
+}
+
+/// Brings an image here from wherever it is, under that name.
+pub(super) async fn bring(
+    inner: Arc<Inner>,
+    reference: Reference,
+    source: Source,
+    progress: Arc<Progress>,
+) -> Result<Digest, Error> {
+    let pulling = Pulling { inner, source, progress };
     pulling.progress.enter("resolving the reference");
     let resolved = pulling.resolve(&reference).await?;
     pulling.progress.enter("reading the image config");
@@ -96,7 +107,7 @@ pub(super) async fn pull(
 impl Pulling {
     /// Follows indexes down to the manifest for this machine.
     async fn resolve(&self, reference: &Reference) -> Result<Resolved, Error> {
-        let fetched = self.session.manifest(reference.target()).await?;
+        let fetched = self.source.top(reference.target()).await?;
         let top = match reference.target() {
             Target::Digest(digest) => digest.clone(),
             Target::Tag(_) => Digest::sha256(&fetched.bytes),
@@ -134,7 +145,7 @@ impl Pulling {
             blocking(move || Ok(inner.content.read(&digest, manifest::MAX_MANIFEST))).await?;
         match kept {
             Some(bytes) => Ok(bytes),
-            None => Ok(self.session.manifest(&Target::Digest(entry.digest.clone())).await?.bytes),
+            None => self.source.manifest(entry).await,
         }
     }
 
@@ -143,7 +154,7 @@ impl Pulling {
         let kept = blocking(move || Ok(inner.content.read(&digest, manifest::MAX_CONFIG))).await?;
         let bytes = match kept {
             Some(bytes) => bytes,
-            None => self.session.small_blob(&manifest.config).await?,
+            None => self.source.config(&manifest.config).await?,
         };
         let parsed = config::parse(&bytes)?;
         let named = manifest::Platform {
@@ -184,8 +195,8 @@ impl Pulling {
         let mut tried = false;
         loop {
             let (work, (), role) = self.inner.layer_flights.join(key.clone(), || {
-                let (inner, session) = (self.inner.clone(), self.session.clone());
-                let job = fetch(inner, session, self.progress.clone(), wanted.clone());
+                let (inner, source) = (self.inner.clone(), self.source.clone());
+                let job = fetch(inner, source, self.progress.clone(), wanted.clone());
                 (job.map(|result| result.map_err(Arc::new)).boxed(), ())
             });
             match (work.await, role) {
@@ -209,7 +220,7 @@ impl Pulling {
 /// The work on one layer, on behalf of all pulls that want it.
 async fn fetch(
     inner: Arc<Inner>,
-    session: Arc<Session>,
+    source: Source,
     progress: Arc<Progress>,
     wanted: Wanted,
 ) -> Result<(), Error> {
@@ -223,7 +234,7 @@ async fn fetch(
         } else {
             None
         };
-        let blob = session.blob(&descriptor).await?;
+        let blob = source.blob(&descriptor).await?;
         let goal = Goal {
             descriptor: descriptor.clone(),
             diff_id: diff_id.clone(),
@@ -233,7 +244,7 @@ async fn fetch(
         };
         match unpack(blob, goal, inner.layers.clone(), progress.clone()).await {
             // Bounded: each time one endpoint less is trusted.
-            Err(err @ Error::Content(_)) if session.distrust(&digest) => {
+            Err(err @ Error::Content(_)) if source.distrust(&digest) => {
                 tracing::warn!(%err, "asking another endpoint for the layer");
             }
             other => break other?,

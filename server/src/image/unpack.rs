@@ -18,7 +18,7 @@ use super::error::Error;
 use super::gc::Layers;
 use super::manifest::Descriptor;
 use super::progress::Progress;
-use super::registry::Blob;
+use super::source::Flow;
 use crate::failpoint;
 
 /// Pieces of the blob that wait for the inflating thread; each at most some hundred KiB.
@@ -37,7 +37,7 @@ const MAX_INFLATED: u64 = 1 << 40;
 const MAX_DRAIN: u64 = 16 << 20;
 
 /// How many bytes a blob of `size` may inflate to; more is taken for a bomb.
-fn max_inflated(size: u64, always_allowed: u64) -> u64 {
+pub(super) fn max_inflated(size: u64, always_allowed: u64) -> u64 {
     size.saturating_mul(MAX_RATIO).clamp(always_allowed, MAX_INFLATED)
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Goal {
 
 /// Downloads, verifies, unpacks and commits one layer; what is left is the kept blob, to be named.
 pub(super) async fn unpack(
-    mut blob: Blob,
+    mut blob: Flow,
     goal: Goal,
     layers: Arc<Layers>,
     progress: Arc<Progress>,
@@ -134,7 +134,7 @@ fn wrong_diff(descriptor: &Descriptor, want: &Digest, got: &str) -> Error {
 }
 
 async fn download(
-    blob: &mut Blob,
+    blob: &mut Flow,
     network: &mpsc::Sender<Bytes>,
     progress: &Progress,
 ) -> Result<(), Failure> {

@@ -28,6 +28,7 @@ mod session;
 mod tls;
 mod token;
 
+pub(super) use answer::Fetched;
 pub(super) use blob::Blob;
 pub(crate) use credentials::{AuthFields, Credentials};
 pub(crate) use explain::Explained;

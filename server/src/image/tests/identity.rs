@@ -224,3 +224,41 @@ async fn the_next_try_finds_what_a_failed_one_brought() {
     assert!(came < 6, "{came}");
     node.is_clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_whose_layer_is_gone_is_not_listed_and_the_next_pull_brings_it_back() {
+    let node = Node::new();
+    let fake = Fake::start(&node.tasks).await;
+    let layers = [layer("a", b"first"), layer("b", b"second")];
+    fake.image("v1", &layers, "{}");
+    let asked = || layers.each_ref().map(|(blob, _)| fake.count(Digest::sha256(blob).as_str()));
+    let name = fake.name("demo:v1");
+    node.pull(&name).await.unwrap();
+    assert_eq!(asked(), [1, 1]);
+    let gone = node.images.resolve(&name).unwrap().layers()[0].clone();
+    let dir = node.root.path().join("snapshots/layers").join(gone.hex());
+    std::fs::remove_dir_all(&dir).unwrap();
+    let node = node.restart();
+    assert!(node.images.resolve(&name).is_none());
+    // What is left of it waits for the pull.
+    node.images.start_collecting();
+    wait(|| node.images.0.layers.idle_with(0)).await;
+    node.pull(&name).await.unwrap();
+    assert_eq!(asked(), [2, 1], "the other layer is still here");
+    assert!(dir.join("fs/dir/a").exists());
+    node.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pins_are_told_and_a_removal_is_obeyed_all_the_same() {
+    let node = Node::new();
+    let fake = Fake::start(&node.tasks).await;
+    fake.image("v1", &[layer("a", b"x")], "{}");
+    for (name, pinned) in [("other:v1", false), ("pinned:v1", true)] {
+        node.pull(&fake.name(name)).await.unwrap();
+        let image = node.images.resolve(&fake.name(name)).unwrap();
+        assert_eq!(node.images.is_pinned(&image), pinned, "{name}");
+    }
+    node.images.remove(&fake.name("pinned:v1")).await.unwrap();
+    assert!(node.images.list().is_empty());
+}

@@ -1,5 +1,6 @@
 //! Pulls against a scripted registry, on the real snapshotter. As root, like everything that unpacks layers.
 
+mod archives;
 mod fake;
 mod faults;
 mod hostile;
@@ -43,6 +44,7 @@ fn open(root: &Path, store: &Store, tasks: &Tasks, limits: Limits) -> Images {
             limits,
         },
         keep_blobs: false,
+        pinned: vec!["*/pinned:*".into()],
         max_concurrent_downloads: 3,
         always_allowed: 1 << 20,
     };
