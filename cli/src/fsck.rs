@@ -12,7 +12,7 @@ use crate::table::{Column, Table};
 /// Find what pods and images left behind; exit status 0 means that nothing is, or is any more
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Give back what is found
+    /// Give back what is found, and fetch damaged layers again
     #[arg(long)]
     fix: bool,
     /// Compare every file of every layer with what it was unpacked from, too
@@ -32,7 +32,8 @@ pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitC
         report(&found, args.layers)
     };
     std::io::stdout().write_all(text.as_bytes())?;
-    let clean = found.leftovers.iter().all(|one| one.released) && found.damaged_layers.is_empty();
+    let clean = found.leftovers.iter().all(|one| one.released)
+        && found.damaged_layers.iter().all(|layer| layer.repaired);
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -66,10 +67,16 @@ fn leftovers(found: &[Leftover]) -> String {
 }
 
 fn damage(layer: &DamagedLayer) -> String {
+    let repair = match (layer.repaired, layer.not_repaired.as_str()) {
+        (true, _) => ", repaired".to_owned(),
+        (false, "") => String::new(),
+        (false, why) => format!(", not repaired: {why}"),
+    };
     if !layer.error.is_empty() {
-        return format!("layer {}: {}\n", layer.digest, layer.error);
+        return format!("layer {}: {}{repair}\n", layer.digest, layer.error);
     }
-    let mut text = format!("layer {}: {} paths differ\n", layer.digest, layer.path_count);
+    let (digest, count) = (&layer.digest, layer.path_count);
+    let mut text = format!("layer {digest}: {count} paths differ{repair}\n");
     for path in &layer.paths {
         text += &format!("  {path}\n");
     }
@@ -95,7 +102,8 @@ mod tests {
                 digest: "sha256:d".into(),
                 paths: vec!["bin/sh".into()],
                 path_count: 1,
-                error: String::new(),
+                not_repaired: "busy".into(),
+                ..Default::default()
             }],
         };
         let expected = "\
@@ -104,7 +112,7 @@ snapshot  a     yes
 snapshot  b     no: busy
 snapshot  c     no
 3 layers compared
-layer sha256:d: 1 paths differ
+layer sha256:d: 1 paths differ, not repaired: busy
   bin/sh
 ";
         assert_eq!(report(&found, true), expected);

@@ -87,7 +87,7 @@ fn what_is_under_way_is_left_alone() {
 }
 
 #[test]
-fn a_damaged_layer_is_told() {
+fn a_damaged_layer_is_told_and_fetched_again() {
     let world = World::start(Options::default());
     world.pull(BUSYBOX);
     let (code, text) = fsck(&world, &["--layers"]);
@@ -98,4 +98,20 @@ fn a_damaged_layer_is_told() {
     let (code, text) = fsck(&world, &["--layers"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("paths differ"), "{text}");
+    let pod = world.pod("on-it");
+    let id = pod.create(container("c", BUSYBOX, &[]));
+    let (code, text) = fsck(&world, &["--layers", "--fix"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("not repaired: ") && text.contains(&id), "{text}");
+    pod.end();
+    let (code, text) = fsck(&world, &["--layers", "--fix"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(", repaired"), "{text}");
+    let (code, text) = fsck(&world, &["--layers"]);
+    assert_eq!((code, text.contains("differ")), (Some(0), false), "{text}");
+    let pod = world.pod("after");
+    let id = pod.run(container("c", BUSYBOX, &[]));
+    assert_eq!(world.exec(&id, "echo sound"), "sound\n");
+    pod.end();
+    world.finish();
 }

@@ -46,7 +46,11 @@ pub(super) async fn fsck(
         operation.enter("comparing layers with their indexes")?;
         let (count, damaged) = node.images.verify_layers(operation).await.map_err(image)?;
         answer.verified_layers = count;
-        answer.damaged_layers = damaged.into_iter().map(damage).collect();
+        for found in damaged {
+            operation.enter("fetching damaged layers again")?;
+            let repaired = if fix { Some(node.images.repair(&found.layer).await) } else { None };
+            answer.damaged_layers.push(damage(found, repaired));
+        }
     }
     Ok(answer)
 }
@@ -60,15 +64,24 @@ fn told(
     wire::Leftover { kind: kind.to_owned(), name, released, error: why_not.unwrap_or_default() }
 }
 
-fn damage(Damage { layer, found }: Damage) -> wire::DamagedLayer {
+/// `repaired` is how the repair ended, if one was tried.
+fn damage(
+    Damage { layer, found }: Damage,
+    repaired: Option<Result<(), crate::image::Error>>,
+) -> wire::DamagedLayer {
     let digest = layer.to_string();
-    match found {
+    let told = match found {
         Ok(paths) => wire::DamagedLayer {
             digest,
             path_count: paths.len() as u64,
             paths: paths.iter().take(MAX_PATHS).map(|path| path.display().to_string()).collect(),
-            error: String::new(),
+            ..Default::default()
         },
         Err(error) => wire::DamagedLayer { digest, error, ..Default::default() },
+    };
+    match repaired {
+        None => told,
+        Some(Ok(())) => wire::DamagedLayer { repaired: true, ..told },
+        Some(Err(err)) => wire::DamagedLayer { not_repaired: err.to_string(), ..told },
     }
 }

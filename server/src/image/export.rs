@@ -140,11 +140,11 @@ fn path_of(digest: &Digest) -> String {
 }
 
 /// What of an image is kept as files.
-struct Documents {
+pub(super) struct Documents {
     top: Descriptor,
-    manifest: Manifest,
+    pub(super) manifest: Manifest,
     /// From the index down to the config.
-    all: Vec<(Digest, Vec<u8>)>,
+    pub(super) all: Vec<(Digest, Vec<u8>)>,
 }
 
 async fn write(
@@ -189,7 +189,11 @@ fn index(top: &Descriptor, names: &[String]) -> String {
 }
 
 /// Blocks.
-fn documents(inner: &Inner, image: &Image, name: Option<&str>) -> Result<Documents, Error> {
+pub(super) fn documents(
+    inner: &Inner,
+    image: &Image,
+    name: Option<&str>,
+) -> Result<Documents, Error> {
     let top = top(image, name)?;
     let read = |digest: &Digest| {
         let gone =
@@ -256,7 +260,11 @@ fn media_type(bytes: &[u8]) -> String {
 }
 
 /// A layer's blob, as it is kept, or from the registry that the image came from.
-async fn layer_blob(inner: &Arc<Inner>, image: &Image, layer: &Descriptor) -> Result<Flow, Error> {
+pub(super) async fn layer_blob(
+    inner: &Arc<Inner>,
+    image: &Image,
+    layer: &Descriptor,
+) -> Result<Flow, Error> {
     if let Some(file) = inner.content.open_file(&layer.digest) {
         return Ok(Flow::Archive(Piece::new(Arc::new(file), 0, layer.size)));
     }

@@ -153,6 +153,18 @@ impl Layers {
         Ok((layers, lease))
     }
 
+    /// Makes a layer again that `settle` had made for an image of these layers.
+    pub(super) fn derive_again(&self, layer: &LayerId, alone: &[LayerId]) -> Result<(), Error> {
+        let _no_removal = self.removal.read().unwrap_or_else(PoisonError::into_inner);
+        let failed = |err: snapshotter::Error| Error::Snapshot(err.to_string());
+        self.snapshotter.remove_layer(layer).map_err(failed)?;
+        let settled = self.snapshotter.settle(alone).map_err(failed)?;
+        if settled.contains(layer) {
+            return Ok(());
+        }
+        Err(Error::Snapshot(format!("layer {layer} is no form of the image's layers")))
+    }
+
     /// Makes all that was committed durable.
     pub(super) fn sync(&self) -> Result<(), Error> {
         failpoint::step("pull/sync-layers", || {

@@ -41,6 +41,7 @@ mod publish;
 mod pull;
 pub(crate) mod reference;
 pub(crate) mod registry;
+mod repair;
 mod source;
 mod spool;
 mod table;

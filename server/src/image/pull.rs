@@ -23,7 +23,7 @@ use super::reference::{Reference, Target};
 use super::registry::Credentials;
 use super::source::Source;
 use super::table::ImageRecord;
-use super::unpack::{Goal, unpack};
+use super::unpack::{Goal, Place, unpack};
 use super::{Inner, Shared};
 
 /// Indexes within indexes.
@@ -38,10 +38,10 @@ pub(super) struct LayerKey {
 
 /// One layer of the image that is being pulled.
 #[derive(Debug, Clone)]
-struct Wanted {
-    descriptor: Descriptor,
-    diff_id: Digest,
-    layer: LayerId,
+pub(super) struct Wanted {
+    pub(super) descriptor: Descriptor,
+    pub(super) diff_id: Digest,
+    pub(super) layer: LayerId,
 }
 
 /// The documents that lead from a reference to an image.
@@ -240,6 +240,7 @@ async fn fetch(
             diff_id: diff_id.clone(),
             layer: layer.clone(),
             keep,
+            place: Place::Free,
             always_allowed: inner.settings.always_allowed,
         };
         match unpack(blob, goal, inner.layers.clone(), progress.clone()).await {
@@ -259,7 +260,7 @@ async fn fetch(
 }
 
 /// Pairs the manifest's blobs with the config's diff ids, and names the layers.
-fn stack(manifest: &Manifest, parsed: &Parsed) -> Result<Vec<Wanted>, Error> {
+pub(super) fn stack(manifest: &Manifest, parsed: &Parsed) -> Result<Vec<Wanted>, Error> {
     if manifest.layers.len() != parsed.diff_ids.len() {
         return Err(Error::content(format!(
             "the manifest has {} layers, the image config {}",

@@ -53,6 +53,15 @@ impl From<Error> for Failure {
     }
 }
 
+/// What is done about a layer that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It is as good as the new one.
+    Free,
+    /// It makes way.
+    Replacing,
+}
+
 /// What is to become of a blob.
 #[derive(Debug)]
 pub(super) struct Goal {
@@ -63,6 +72,7 @@ pub(super) struct Goal {
     pub(super) layer: LayerId,
     /// Where the blob itself is kept, too.
     pub(super) keep: Option<Draft>,
+    pub(super) place: Place,
     /// [`ALWAYS_ALLOWED`], or less in a test.
     pub(super) always_allowed: u64,
 }
@@ -74,7 +84,7 @@ pub(super) async fn unpack(
     layers: Arc<Layers>,
     progress: Arc<Progress>,
 ) -> Result<Option<Draft>, Error> {
-    let Goal { descriptor, diff_id, layer, keep, always_allowed } = goal;
+    let Goal { descriptor, diff_id, layer, keep, place, always_allowed } = goal;
     let limit = max_inflated(descriptor.size, always_allowed);
     let (network, pieces) = mpsc::channel(NETWORK_DEPTH);
     let (inflated, stream) = sync_channel(INFLATED_DEPTH);
@@ -86,7 +96,8 @@ pub(super) async fn unpack(
     let of = descriptor.clone();
     let extracting = tokio::task::spawn_blocking(move || {
         let limits = Limits { max_bytes: limit, ..Limits::default() };
-        let extracted = extract(&layers.snapshotter(), stream, limits, &of, &diff_id, &layer);
+        let extracted =
+            extract(&layers.snapshotter(), stream, limits, &of, &diff_id, (&layer, place));
         // Said here, since nobody may be waiting any more: what had been unpacked was renamed away just now.
         extracted.inspect_err(|_| layers.empty_trash_soon())
     });
@@ -113,7 +124,7 @@ fn extract(
     limits: Limits,
     descriptor: &Descriptor,
     diff_id: &Digest,
-    layer: &LayerId,
+    (layer, place): (&LayerId, Place),
 ) -> Result<(), Error> {
     let failed =
         |err: snapshotter::Error| Error::Snapshot(format!("layer {}: {err}", descriptor.digest));
@@ -123,7 +134,13 @@ fn extract(
     if diff_id.algorithm() == Algorithm::Sha256 && extracted.diff_id.as_str() != diff_id.as_str() {
         return Err(wrong_diff(descriptor, diff_id, extracted.diff_id.as_str()));
     }
-    failpoint::step("pull/commit", || ingest.commit(layer).map_err(failed))
+    failpoint::step("pull/commit", || {
+        let committed = match place {
+            Place::Free => ingest.commit(layer),
+            Place::Replacing => ingest.replace(layer),
+        };
+        committed.map_err(failed)
+    })
 }
 
 fn wrong_diff(descriptor: &Descriptor, want: &Digest, got: &str) -> Error {

@@ -56,6 +56,20 @@ impl<'s> Ingest<'s> {
             },
         )
     }
+
+    /// Publishes the layer in the place of the one that is stored under that name, which was damaged.
+    /// Refused while a snapshot stands on that: what is mounted must not change under it.
+    pub fn replace(mut self, layer: &LayerId) -> Result<()> {
+        let Some(path) = self.path.take() else {
+            unreachable!("only commit and drop take the path")
+        };
+        About::read(&path)
+            .and_then(|_| self.snapshotter.remove_layer(layer))
+            .and_then(|()| self.snapshotter.publish_layer(&path, layer))
+            .inspect_err(|_| {
+                let _ = self.snapshotter.discard(&path);
+            })
+    }
 }
 
 impl Drop for Ingest<'_> {

@@ -226,6 +226,45 @@ async fn the_next_try_finds_what_a_failed_one_brought() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_layer_is_fetched_again_alone() {
+    let node = Node::new();
+    let fake = Fake::start(&node.tasks).await;
+    fake.image("v1", &[layer("a", b"first"), layer("b", b"second")], "{}");
+    node.pull(&fake.name("demo:v1")).await.unwrap();
+    let image = node.images.resolve(&fake.name("demo:v1")).unwrap();
+    let snapshotter = node.images.0.layers.snapshotter();
+    let damaged = image.layers()[1].clone();
+    let file = |layer: &LayerId, name: &str| {
+        node.root.path().join("snapshots/layers").join(layer.hex()).join("fs/dir").join(name)
+    };
+    std::fs::write(file(&damaged, "b"), "rotten").unwrap();
+    assert!(!snapshotter.verify(&damaged).unwrap().is_empty());
+
+    // What a container stands on is left.
+    snapshotter.prepare("container", image.layers()).unwrap();
+    let err = node.images.repair(&damaged).await.unwrap_err().to_string();
+    assert!(err.contains("container"), "{err}");
+    assert_eq!(std::fs::read(file(&damaged, "b")).unwrap(), b"rotten");
+    snapshotter.remove("container").unwrap();
+
+    let before = fake.count("/blobs/");
+    node.images.repair(&damaged).await.unwrap();
+    assert_eq!(fake.count("/blobs/"), before + 1);
+    assert_eq!(std::fs::read(file(&damaged, "b")).unwrap(), b"second");
+    assert!(image.layers().iter().all(|layer| snapshotter.verify(layer).unwrap().is_empty()));
+    node.is_clean().await;
+
+    // A registry that has something else by now repairs nothing, and damages nothing.
+    std::fs::write(file(&damaged, "b"), "rotten").unwrap();
+    let blob = layer("b", b"second").0;
+    fake.always(Digest::sha256(&blob).as_str(), Script::Instead(vec![0; blob.len()]));
+    assert!(node.images.repair(&damaged).await.is_err());
+    assert!(file(&damaged, "b").exists());
+    let nobody = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+    assert!(matches!(node.images.repair(&nobody).await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_whose_layer_is_gone_is_not_listed_and_the_next_pull_brings_it_back() {
     let node = Node::new();
     let fake = Fake::start(&node.tasks).await;
