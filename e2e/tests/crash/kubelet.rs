@@ -249,9 +249,11 @@ impl<'n> Life<'n> {
                 Ok(Some(status))
             }
             ContainerState::ContainerExited if status.reason == "StartError" && self.may_fail => {
-                self.node.world.remove_container(&found.id)?;
+                // Before it is removed: a removal whose answer is lost may be done all the same, and what ran for a
+                // moment has written to that attempt's log.
                 self.attempts[which as usize] += 1;
                 self.gone_by = None;
+                self.node.world.remove_container(&found.id)?;
                 Ok(None)
             }
             _ => Ok(Some(status)),
