@@ -27,6 +27,8 @@ pub(crate) use shim::client::Namespaces;
 
 mod doubt;
 
+pub(crate) use doubt::Suspect;
+
 /// Name of a shim's socket in its directory.
 const SOCKET: &str = "shim.sock";
 /// Its program, looked for beside the daemon's own.

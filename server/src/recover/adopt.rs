@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use rustix::process::Signal;
 
 use super::{BUDGET, settle};
-use crate::container::shim::{Shim, TaskState};
+use crate::container::shim::{Shim, Suspect, TaskState};
 use crate::container::state::{Event as ContainerEvent, Running, State as ContainerState};
 use crate::container::{Container, start, watch_exit};
 use crate::error::Error;
@@ -19,13 +19,15 @@ use crate::telemetry::blocking;
 
 /// How often a living shim that does not answer is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long a killed shim may take to be gone.
+const SHIM_END: Duration = Duration::from_secs(10);
 /// How long a killed command may take to be gone.
 const EXEC_END: Duration = Duration::from_secs(1);
 
 /// What became of a pod's shim.
 enum Found {
     Attached(Arc<Shim>),
-    /// It lives and does not answer: its pod is not taken for dead.
+    /// It lives and does not answer: its pod is not taken for dead until enough speaks against it.
     Silent,
     Gone(Error),
 }
@@ -70,6 +72,7 @@ async fn settle_pod(
     operation: &Operation,
 ) {
     let id = sandbox.id().clone();
+    let mut suspect: Option<Suspect> = None;
     loop {
         match found {
             Found::Attached(shim) => {
@@ -84,6 +87,11 @@ async fn settle_pod(
                 tokio::time::sleep(RETRY).await;
                 // Stopped meanwhile: then the shim was ended, too.
                 let Some(ready) = sandbox.ready() else { return };
+                let suspect = suspect.get_or_insert_with(|| Suspect::begin(ready.shim_pid));
+                if let Some(why) = suspect.look() {
+                    tracing::error!(sandbox = %id, "the pod's shim {why}: it is killed");
+                    end(&ready).await;
+                }
                 found = attach(pods, &sandbox, &ready).await;
             }
             Found::Gone(err) => {
@@ -95,6 +103,15 @@ async fn settle_pod(
                 return;
             }
         }
+    }
+}
+
+/// Kills a shim to which nothing can be said.
+async fn end(ready: &Ready) {
+    let (pid, started) = (ready.shim_pid, ready.shim_start_time);
+    let kill = move || process::kill(pid, started, SHIM_END).map_err(Error::Runtime);
+    if let Err(err) = blocking(kill).await {
+        tracing::error!(%err, "the pod's shim cannot be ended");
     }
 }
 

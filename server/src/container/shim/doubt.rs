@@ -106,7 +106,26 @@ fn place(pid: u32) -> Option<String> {
     }
 }
 
+/// A shim that has not even taken our connection, for whoever tries again and again.
+#[derive(Debug)]
+pub(crate) struct Suspect {
+    pid: u32,
+    trial: Trial,
+}
+
+impl Suspect {
+    pub(crate) fn begin(pid: u32) -> Self {
+        Self { pid, trial: Trial::begin(pid) }
+    }
+
+    /// Looks at it once more. The reason why it is taken for dead, if there is enough against it by now.
+    pub(crate) fn look(&mut self) -> Option<String> {
+        self.trial.look(process::activity(self.pid))
+    }
+}
+
 /// The evidence against a shim that has not answered yet.
+#[derive(Debug)]
 struct Trial {
     asked: Instant,
     ticks: u64,
