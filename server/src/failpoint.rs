@@ -5,8 +5,8 @@
 //! like `run/cni-add`; `/before` is passed with nothing done, `/after` with the effect done and its success noted
 //! nowhere. The work's own failure wins over an injected one.
 //!
-//! Only with the cargo feature `failpoints` does any of this exist. Without it a step is its work, and not even the
-//! names of the points are in the program.
+//! Only with the cargo feature `failpoints` does any of this exist. Without it a step is its work, and an optimised
+//! build does not even hold the names of the points.
 
 #[cfg(feature = "failpoints")]
 mod armed;
