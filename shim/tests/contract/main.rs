@@ -1,6 +1,6 @@
 //! podwright-shim against the kernel and a real OCI runtime.
 //!
-//! Needs root. `PODWRIGHT_TEST_RUNTIME` names the runtime (default: runc), `PODWRIGHT_SHIM` the
+//! Needs root. `PODWRIGHT_TEST_RUNTIME` names the runtime (default: the runc of `./dev`, else of PATH), `PODWRIGHT_SHIM` the
 //! shim (default: the one cargo has built). Each test has a pod of its own and ends with the
 //! leak check: no process, mount, cgroup or runtime state that was not there before.
 

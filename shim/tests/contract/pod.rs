@@ -24,8 +24,14 @@ pub(crate) struct Pod {
     mounts: BTreeSet<String>,
 }
 
+/// The one that `./dev` unpacked, where it did; else the one on PATH.
 pub(crate) fn runtime() -> PathBuf {
-    std::env::var_os("PODWRIGHT_TEST_RUNTIME").unwrap_or_else(|| "runc".into()).into()
+    if let Some(named) = std::env::var_os("PODWRIGHT_TEST_RUNTIME") {
+        return named.into();
+    }
+    let unpacked =
+        std::env::var_os("PODWRIGHT_TOOLS").map(|tools| Path::new(&tools).join("bin/runc"));
+    unpacked.filter(|runc| runc.exists()).unwrap_or_else(|| "runc".into())
 }
 
 pub(crate) fn binary() -> PathBuf {
