@@ -148,6 +148,19 @@ impl Client {
         Ok(())
     }
 
+    /// Shows a container's output through FIFOs that have a reader, and passes input on; returns when that is over.
+    /// True if the output came faster than it was read. The first FIFO carries nothing; when its reader has gone, this
+    /// is over too.
+    pub async fn attach(
+        &self,
+        id: &str,
+        [leash, stdin, stdout, stderr]: [String; 4],
+    ) -> Result<bool> {
+        let request = own::AttachRequest { id: id.into(), stdin, stdout, stderr, leash };
+        let answer: own::AttachResponse = self.call(own::SERVICE, "Attach", &request, None).await?;
+        Ok(answer.too_slow)
+    }
+
     /// The version of a podwright-shim, which is how it is told from other shims.
     pub async fn ping(&self, limit: Duration) -> Result<String> {
         let answer: own::PingResponse =

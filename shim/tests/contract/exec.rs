@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -134,5 +135,48 @@ async fn zombies_are_reaped_and_the_end_of_the_container_ends_its_execs() {
         let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children"));
         children.is_ok_and(|children| children.trim().is_empty())
     });
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn a_terminal_s_output_waits_for_a_slow_reader_and_not_for_one_that_has_gone() {
+    let pod = Pod::start().await;
+    pod.run("a", &Spec::new(&["sleep", "1000"])).await;
+    let reader = |name: &str| {
+        let path = fifo(&pod, name);
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let opened = File::options().read(true).custom_flags(flags).open(&path).expect("a fifo");
+        rustix::pipe::fcntl_setpipe_size(&opened, 4096).expect("a size");
+        rustix::io::ioctl_fionbio(&opened, false).expect("a descriptor");
+        (path, opened)
+    };
+    let start = async |id: &str, path: &PathBuf| {
+        // More than the pipe holds, less than a terminal does.
+        let mut spec = Spec::sh("head -c 7000 /dev/zero | tr '\\0' x");
+        spec.terminal = true;
+        let mut exec = pod.exec("a", id, &[]);
+        exec.process = spec.process().to_string().into_bytes();
+        exec.stdio.terminal = true;
+        exec.stdio.stdout = path.to_string_lossy().into_owned();
+        pod.client.exec(exec.clone(), LIMIT).await.expect("registered");
+        pod.client.start(&exec.id, id, LIMIT).await.expect("started");
+        exec
+    };
+    let (path, mut slow) = reader("slow");
+    let exec = start("slow", &path).await;
+    let early = tokio::time::timeout(Duration::from_secs(2), pod.client.wait(&exec.id, "slow"));
+    assert!(early.await.is_err(), "the rest of the output was given up");
+    let reading = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        slow.read_to_end(&mut text).expect("text");
+        text.len()
+    });
+    assert_eq!(status(&pod, &exec).await, 0);
+    assert_eq!(reading.join().expect("read to the end"), 7000);
+    let (path, gone) = reader("gone");
+    let exec = start("gone", &path).await;
+    drop(gone);
+    status(&pod, &exec).await;
+    pod.remove("a").await;
     pod.end().await;
 }

@@ -17,6 +17,9 @@ pub(super) enum Command {
     Open { log: u64, path: PathBuf, max_line: usize },
     /// Reads this descriptor into that log.
     Attach { log: u64, stream: Stream, fd: OwnedFd },
+    /// Copies what is read from that stream of that log into a pipe, from now on. `ended` is the ticket that is
+    /// answered when that is over.
+    View { log: u64, stream: Stream, pipe: OwnedFd, ended: u64 },
     /// Goes on in a new file at the same path.
     Reopen { log: u64 },
     /// Answered when all streams of the log have ended.

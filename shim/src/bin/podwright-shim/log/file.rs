@@ -11,9 +11,10 @@ use super::stamp::Stamp;
 /// Readable by the group, as containerd's.
 const MODE: u32 = 0o640;
 
+/// Without a path nothing is kept: the output is only shown to those who look on.
 pub(crate) struct LogFile {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
     lost: Lost,
 }
 
@@ -32,6 +33,9 @@ impl LogFile {
 
     /// Goes on in a new file at the same path. The old one stays in use if that is not possible.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the container has no log"));
+        }
         self.file = open(&self.path)?;
         Ok(())
     }
@@ -39,33 +43,39 @@ impl LogFile {
     /// Appends a batch in one write. What the disk does not take is counted and dropped: the
     /// container must go on.
     pub(crate) fn append(&mut self, batch: &Batch, stream: Stream) {
+        let Some(file) = &self.file else { return };
         if self.lost.lines > 0 {
-            self.report_lost(stream);
+            self.lost.report(file, stream);
         }
-        if let Err((error, written)) = append(&self.file, &batch.bytes) {
+        if let Err((error, written)) = append(file, &batch.bytes) {
             let rest = &batch.bytes[written..];
             self.lost.lines += memchr::memchr_iter(b'\n', rest).count() as u64;
             self.lost.bytes += rest.len() as u64;
             self.lost.reason = error.to_string();
         }
     }
+}
 
+impl Lost {
     /// Tells the reader that something is missing here, once the disk takes lines again.
-    fn report_lost(&mut self, stream: Stream) {
+    fn report(&mut self, file: &File, stream: Stream) {
         let stream = if stream == Stream::Stdout { "stdout" } else { "stderr" };
         let stamp = Stamp::now();
-        let Lost { lines, bytes, reason } = &self.lost;
+        let Lost { lines, bytes, reason } = &*self;
         let mut marker = stamp.as_bytes().to_vec();
         let text =
             format!(" {stream} F [podwright: {lines} lines ({bytes} bytes) lost: {reason}]\n");
         marker.extend_from_slice(text.as_bytes());
-        if append(&self.file, &marker).is_ok() {
-            self.lost = Lost::default();
+        if append(file, &marker).is_ok() {
+            *self = Self::default();
         }
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path) -> io::Result<Option<File>> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
     let file = OpenOptions::new()
         .append(true)
         .create(true)
@@ -76,7 +86,7 @@ fn open(path: &Path) -> io::Result<File> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    Ok(file)
+    Ok(Some(file))
 }
 
 /// Writes all of it, or says how much of it, in whole lines, is in the file.
@@ -168,7 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("0.log");
         let mut log = LogFile::open(path.clone()).expect("a log");
-        log.file = OpenOptions::new().append(true).open("/dev/full").expect("/dev/full");
+        log.file = Some(OpenOptions::new().append(true).open("/dev/full").expect("/dev/full"));
         log.append(&batch("gone\nagain\n"), Stream::Stdout);
         log.append(&batch("more\n"), Stream::Stderr);
         log.reopen().expect("reopened");

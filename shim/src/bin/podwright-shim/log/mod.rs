@@ -7,6 +7,7 @@ mod channel;
 mod file;
 mod line;
 mod stamp;
+mod viewers;
 mod writer;
 
 pub(crate) use line::{DEFAULT_MAX, Stream};
@@ -39,7 +40,10 @@ struct Running {
     waiting: Rc<RefCell<Tickets>>,
 }
 
-type Tickets = HashMap<u64, Rc<Once<Result<(), Failure>>>>;
+/// Where an answer will be.
+type Answered = Rc<Once<Result<(), Failure>>>;
+
+type Tickets = HashMap<u64, Answered>;
 
 /// An error in a form that can be handed to several waiters.
 #[derive(Clone)]
@@ -79,15 +83,36 @@ impl Logger {
         Ok(())
     }
 
-    fn send(&self, command: Command) -> Option<Rc<Once<Result<(), Failure>>>> {
+    fn send(&self, command: Command) -> Option<Answered> {
+        let (ticket, answer) = self.ticket()?;
+        self.running.borrow().as_ref()?.shared.send(ticket, command);
+        Some(answer)
+    }
+
+    fn forget(&self, ticket: u64) {
+        if let Some(running) = &*self.running.borrow() {
+            running.waiting.borrow_mut().remove(&ticket);
+        }
+    }
+
+    /// A number for an answer, and where that will be.
+    fn ticket(&self) -> Option<(u64, Answered)> {
         let running = self.running.borrow();
-        let running = running.as_ref()?;
         let ticket = self.next.get();
         self.next.set(ticket + 1);
         let answer = Rc::new(Once::default());
-        running.waiting.borrow_mut().insert(ticket, Rc::clone(&answer));
-        running.shared.send(ticket, command);
-        Some(answer)
+        running.as_ref()?.waiting.borrow_mut().insert(ticket, Rc::clone(&answer));
+        Some((ticket, answer))
+    }
+}
+
+/// Someone who looks on.
+pub(crate) struct View(Answered);
+
+impl View {
+    /// Waits for the end; whether it was because the pipe was full.
+    pub(crate) async fn ended(&self) -> bool {
+        matches!(self.0.wait().await, Err(Failure(io::ErrorKind::WouldBlock, _)))
     }
 }
 
@@ -115,6 +140,18 @@ impl Log {
     /// Writes all that comes out of `fd` (non-blocking) as that stream.
     pub(crate) async fn attach(&self, stream: Stream, fd: OwnedFd) -> io::Result<()> {
         self.ask(Command::Attach { log: self.number, stream, fd }).await
+    }
+
+    /// Copies all that comes out of that stream from now on into a pipe as well, which must not block.
+    pub(crate) async fn view(&self, stream: Stream, pipe: OwnedFd) -> io::Result<View> {
+        let Some((ended, answer)) = self.logger.ticket() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let asked = self.ask(Command::View { log: self.number, stream, pipe, ended }).await;
+        if asked.is_err() {
+            self.logger.forget(ended);
+        }
+        asked.map(|()| View(answer))
     }
 
     /// Goes on in a new file at the same path; if that fails, in the old one.

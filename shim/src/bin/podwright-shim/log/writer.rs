@@ -17,6 +17,7 @@ use super::channel::{Answer, Command, Shared};
 use super::file::LogFile;
 use super::line::{Batch, Head, Splitter, Stream};
 use super::stamp::Stamp;
+use super::viewers::Viewers;
 use crate::sys;
 
 /// How much one read takes at most; also what a pipe is made to hold.
@@ -35,6 +36,7 @@ struct Writer {
     epoll: OwnedFd,
     logs: HashMap<u64, Log>,
     streams: HashMap<u64, Tap>,
+    viewers: Viewers,
     next_stream: u64,
     input: Vec<u8>,
     output: Batch,
@@ -72,6 +74,7 @@ impl Writer {
             epoll,
             logs: HashMap::new(),
             streams: HashMap::new(),
+            viewers: Viewers::default(),
             next_stream: COMMANDS + 1,
             input: Vec::new(),
             output: Batch::default(),
@@ -93,7 +96,8 @@ impl Writer {
             for event in events.drain(..) {
                 match event.data.u64() {
                     COMMANDS => self.obey(),
-                    stream => self.pump(stream),
+                    key if self.streams.contains_key(&key) => self.pump(key),
+                    key => self.viewers.end(key, &self.shared),
                 }
             }
         }
@@ -115,6 +119,7 @@ impl Writer {
                     self.logs.insert(log, Log { file, max_line, open_streams: 0, draining: None });
                 }),
                 Command::Attach { log, stream, fd } => self.attach(log, stream, fd),
+                Command::View { log, stream, pipe, ended } => self.view(log, stream, pipe, ended),
                 Command::Reopen { log } => match self.logs.get_mut(&log) {
                     Some(log) => log.file.reopen(),
                     None => Err(io::ErrorKind::NotFound.into()),
@@ -148,6 +153,18 @@ impl Writer {
         Ok(())
     }
 
+    fn view(&mut self, log: u64, stream: Stream, pipe: OwnedFd, ended: u64) -> Answer {
+        if !self.logs.contains_key(&log) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let key = self.next_stream;
+        self.next_stream += 1;
+        // Nothing is asked for: that the reader has gone is always told.
+        epoll::add(&self.epoll, &pipe, EventData::new_u64(key), EventFlags::empty())?;
+        self.viewers.insert(key, log, stream, pipe, ended);
+        Ok(())
+    }
+
     /// Whatever still holds the other end gets `EPIPE` from now on.
     fn close(&mut self, log: u64) {
         let left: Vec<u64> =
@@ -156,6 +173,7 @@ impl Writer {
             self.pump(key);
             self.end(key);
         }
+        self.viewers.end_all(log, &self.shared);
         self.logs.remove(&log);
     }
 
@@ -175,7 +193,9 @@ impl Writer {
             };
             let head = Head::new(&Stamp::now(), tap.stream);
             tap.splitter.feed(&self.input[..count], &head, &mut self.output);
+            let (log, stream) = (tap.log, tap.stream);
             self.flush(key);
+            self.viewers.show(log, stream, &self.input[..count], &self.shared);
             if count < self.input.len() {
                 return;
             }

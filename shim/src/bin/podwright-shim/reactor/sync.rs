@@ -4,17 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 /// A value that is set once and that any number of futures wait for.
 pub(crate) struct Once<T> {
     value: RefCell<Option<T>>,
-    waiting: RefCell<Vec<Waker>>,
+    waiting: RefCell<Vec<(u64, Waker)>>,
+    next: Cell<u64>,
 }
 
 impl<T> Default for Once<T> {
     fn default() -> Self {
-        Self { value: RefCell::new(None), waiting: RefCell::default() }
+        Self { value: RefCell::new(None), waiting: RefCell::default(), next: Cell::new(0) }
     }
 }
 
@@ -22,7 +23,7 @@ impl<T: Clone> Once<T> {
     /// Sets the value and wakes everyone; a second value is ignored.
     pub(crate) fn set(&self, value: T) {
         self.value.borrow_mut().get_or_insert(value);
-        for waker in self.waiting.take() {
+        for (_, waker) in self.waiting.take() {
             waker.wake();
         }
     }
@@ -35,17 +36,38 @@ impl<T: Clone> Once<T> {
         self.value.borrow().is_some()
     }
 
-    pub(crate) async fn wait(&self) -> T {
-        poll_fn(|context| {
-            if let Some(value) = self.get() {
-                return Poll::Ready(value);
-            }
-            let mut waiting = self.waiting.borrow_mut();
-            waiting.retain(|waker| !waker.will_wake(context.waker()));
-            waiting.push(context.waker().clone());
-            Poll::Pending
-        })
-        .await
+    pub(crate) fn wait(&self) -> Waiting<'_, T> {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        Waiting { once: self, number }
+    }
+}
+
+/// Waits for a [`Once`]; whoever gives up leaves nothing behind, since some wait for what never comes.
+pub(crate) struct Waiting<'a, T> {
+    once: &'a Once<T>,
+    number: u64,
+}
+
+impl<T: Clone> Future for Waiting<'_, T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        if let Some(value) = self.once.get() {
+            return Poll::Ready(value);
+        }
+        let mut waiting = self.once.waiting.borrow_mut();
+        match waiting.iter_mut().find(|(number, _)| *number == self.number) {
+            Some((_, waker)) => waker.clone_from(context.waker()),
+            None => waiting.push((self.number, context.waker().clone())),
+        }
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for Waiting<'_, T> {
+    fn drop(&mut self) {
+        self.once.waiting.borrow_mut().retain(|(number, _)| *number != self.number);
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn call(
     match request.service.as_str() {
         wire::SERVICE_V2 | wire::SERVICE_V3 => task_call(pod, connection, method, bytes).await,
         sandbox::SERVICE => sandbox_call(pod, connection, method, bytes).await,
-        podwright::SERVICE => pod_call(pod, method, bytes).await,
+        podwright::SERVICE => pod_call(pod, connection, method, bytes).await,
         other => Err(Failure::unimplemented(format_args!("service {other}"))),
     }
 }
@@ -77,8 +77,12 @@ async fn sandbox_call(
     }
 }
 
-async fn pod_call(pod: &Rc<Pod>, method: &str, bytes: &[u8]) -> Answer {
+async fn pod_call(pod: &Rc<Pod>, connection: &Connection, method: &str, bytes: &[u8]) -> Answer {
     match method {
+        "Attach" => {
+            let request = decode(bytes)?;
+            while_connected(connection, async { encode(task::attach(pod, &request).await) }).await
+        }
         "ReopenLog" => encode(task::reopen_log(pod, &decode(bytes)?).await),
         "Ping" => encode(
             decode::<podwright::PingRequest>(bytes)

@@ -12,7 +12,7 @@ use api::task::{CreateTaskRequest, CreateTaskResponse};
 
 use super::console::ConsoleListener;
 use super::options::{self, Options};
-use super::stdio::{Ends, Names, Streams};
+use super::stdio::{Ends, Names, Reader, Streams};
 use super::{Process, Task, exit};
 use crate::args::check_id;
 use crate::cgroup::{Cgroup, OomWatch};
@@ -140,7 +140,7 @@ async fn adopt(
     let pid = read_pid(pid_file)?;
     let reaped = reactor::watch(pid);
     if let Some(console) = console {
-        streams.connect(names, console).await.map_err(Failure::io("terminal"))?;
+        streams.connect(names, console, Reader::Restarts).await.map_err(Failure::io("terminal"))?;
     }
     Ok((pid, reaped))
 }
@@ -162,6 +162,7 @@ fn task(
             .inspect_err(|error| eprintln!("{}: no OOM watch: {error}", request.id))
             .ok()
     });
+    let streams = Rc::new(streams);
     let init =
         Process { pid, names, streams, reaped, exit: Rc::default(), killed: Cell::new(false) };
     Rc::new(Task {

@@ -15,7 +15,7 @@ use api::task::{ExecProcessRequest, StartResponse};
 use super::console::ConsoleListener;
 use super::create::read_pid;
 use super::observe::timestamp;
-use super::stdio::{Ends, Extras, Names, Streams};
+use super::stdio::{Ends, Extras, Names, Reader, Streams};
 use super::{Exec, Process, Task, find};
 use crate::args::check_id;
 use crate::pod::Pod;
@@ -118,13 +118,13 @@ async fn run(pod: &Rc<Pod>, task: &Task, exec: &Exec) -> Result<Process, Failure
     let process = Process {
         pid,
         names: exec.names.clone(),
-        streams,
+        streams: Rc::new(streams),
         reaped,
         exit: Rc::clone(&exec.exit),
         killed: Cell::new(false),
     };
     if let Some(console) = console
-        && let Err(error) = process.streams.connect(&exec.names, console).await
+        && let Err(error) = process.streams.connect(&exec.names, console, Reader::Leaves).await
     {
         let _ = process.signal(libc::SIGKILL as u32);
         return Err(Failure::io("terminal")(error));

@@ -11,6 +11,7 @@
 //! The kernel decides when a container has exited; nothing else moves it there. A verb that runs
 //! the OCI runtime holds the task's lock; signals and questions do not.
 
+mod attach;
 mod close;
 mod console;
 mod create;
@@ -25,6 +26,7 @@ mod start;
 mod stdio;
 mod update;
 
+pub(crate) use attach::attach;
 pub(crate) use close::{close_io, reopen_log, resize};
 pub(crate) use create::{Birth, create};
 pub(crate) use delete::delete;
@@ -72,7 +74,7 @@ pub(crate) struct Task {
 pub(crate) struct Process {
     pid: u32,
     names: Names,
-    streams: Streams,
+    streams: Rc<Streams>,
     /// The kernel's word.
     reaped: Rc<Once<Exit>>,
     /// What the world is told: after output was drained and the record written.

@@ -42,16 +42,13 @@ pub(super) fn parse(
 }
 
 fn from_podwright(options: CreateOptions) -> Result<(Runtime, Options, Extras), Failure> {
-    let log = match options.log_path.as_str() {
-        "" => None,
-        path => {
-            let path = log::checked_path(path).ok_or_else(|| {
-                Failure::invalid(format_args!("log path {path:?} is not absolute"))
-            })?;
-            let longest = usize::try_from(options.log_max_line).unwrap_or(0);
-            Some((path.to_owned(), if longest == 0 { DEFAULT_MAX } else { longest }))
-        }
+    let path_of_log = match options.log_path.as_str() {
+        "" => Path::new(""),
+        path => log::checked_path(path)
+            .ok_or_else(|| Failure::invalid(format_args!("log path {path:?} is not absolute")))?,
     };
+    let longest = usize::try_from(options.log_max_line).unwrap_or(0);
+    let log = Some((path_of_log.to_owned(), if longest == 0 { DEFAULT_MAX } else { longest }));
     let runtime = Runtime {
         binary: or(&options.runtime, "runc"),
         root: path(&options.runtime_root),
@@ -64,7 +61,8 @@ fn from_podwright(options: CreateOptions) -> Result<(Runtime, Options, Extras), 
         volumes: options.volumes,
         ..Options::default()
     };
-    Ok((runtime, paths, Extras { log, stdin: options.stdin }))
+    let extras = Extras { log, stdin: options.stdin, stdin_once: options.stdin_once };
+    Ok((runtime, paths, extras))
 }
 
 fn from_runc(options: &runc::Options, namespace: &str) -> (Runtime, Options, Extras) {

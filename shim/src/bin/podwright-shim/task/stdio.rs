@@ -5,7 +5,7 @@
 //! shim holds the master side and copies. For a container the shim keeps both ends of its FIFOs,
 //! so a daemon that restarts never breaks a pipe.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,6 +15,8 @@ use std::pin::pin;
 use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::console::ConsoleListener;
 use crate::log::{self, Log, Logger, Stream};
@@ -37,10 +39,12 @@ pub(crate) struct Names {
 /// What only podwright's own daemon asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
-    /// The CRI log file and the length at which its lines are split.
+    /// The CRI log file, or an empty path for none, and the length at which its lines are split.
     pub(crate) log: Option<(PathBuf, usize)>,
     /// Standard input is a pipe that stays open until it is closed.
     pub(crate) stdin: bool,
+    /// Standard input ends with the first that was attached to it.
+    pub(crate) stdin_once: bool,
 }
 
 /// The process's ends, for the runtime's command line.
@@ -59,8 +63,29 @@ pub(crate) struct Streams {
     held: RefCell<Vec<OwnedFd>>,
     terminal: RefCell<Option<OwnedFd>>,
     log: Option<Log>,
+    stdin_once: bool,
     copied: Rc<Once<()>>,
+    /// What the last copy to a reader of output is at.
+    copying: Rc<Progress>,
+    stdin_closed: Rc<Once<()>>,
     closing: Rc<Once<()>>,
+}
+
+/// Who reads what a process with a terminal prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// A daemon that may go and come back: its pipe must not break.
+    Restarts,
+    /// One that was there before the process, and is not waited for once it has gone.
+    Leaves,
+}
+
+/// How a copy is getting on.
+#[derive(Default)]
+struct Progress {
+    bytes: Cell<u64>,
+    /// Whether its reader is what it waits for.
+    writing: Cell<bool>,
 }
 
 impl Streams {
@@ -70,7 +95,7 @@ impl Streams {
         extras: Extras,
         logger: &Rc<Logger>,
     ) -> io::Result<(Self, Ends)> {
-        let mut streams = Self::default();
+        let mut streams = Self { stdin_once: extras.stdin_once, ..Self::default() };
         if let Some((path, max_line)) = extras.log {
             streams.log = Some(logger.open(path, max_line).await?);
         }
@@ -121,19 +146,21 @@ impl Streams {
     }
 
     /// Takes the terminal that the runtime made and connects it.
-    pub(crate) async fn connect(&self, names: &Names, console: ConsoleListener) -> io::Result<()> {
+    pub(crate) async fn connect(
+        &self,
+        names: &Names,
+        console: ConsoleListener,
+        reader: Reader,
+    ) -> io::Result<()> {
         let master = console.receive().await?;
         rustix::io::ioctl_fionbio(&master, true)?;
         if let Some(log) = &self.log {
             log.attach(Stream::Stdout, master.try_clone()?).await?;
             self.copied.set(());
         } else {
-            let output = if names.stdout.is_empty() {
-                OpenOptions::new().write(true).open("/dev/null")?.into()
-            } else {
-                both_ends(Path::new(&names.stdout))?
-            };
-            let job = copy(master.try_clone()?, output);
+            let output = output(&names.stdout, reader)?;
+            let progress = Rc::clone(&self.copying);
+            let job = copy(master.try_clone()?, output, progress);
             self.run(job, Some(Rc::clone(&self.copied)));
         }
         if !names.stdin.is_empty() {
@@ -141,7 +168,7 @@ impl Streams {
             let flags = libc::O_NONBLOCK;
             let input = OpenOptions::new().read(true).custom_flags(flags).open(&names.stdin)?;
             *self.stdin.borrow_mut() = Some(keep);
-            self.run(copy(input.into(), master.try_clone()?), None);
+            self.run(copy(input.into(), master.try_clone()?, Rc::default()), None);
         }
         *self.terminal.borrow_mut() = Some(master);
         Ok(())
@@ -160,6 +187,27 @@ impl Streams {
     /// No more input will come.
     pub(crate) fn close_stdin(&self) {
         self.stdin.borrow_mut().take();
+        self.stdin_closed.set(());
+    }
+
+    /// Passes what comes out of `from` on to the process, until that ends.
+    pub(crate) fn feed(self: &Rc<Self>, from: OwnedFd) -> io::Result<()> {
+        let stdin = match (&*self.terminal.borrow(), &*self.stdin.borrow()) {
+            (Some(end), _) | (None, Some(end)) => end.try_clone()?,
+            (None, None) => return Err(io::Error::other("standard input is closed")),
+        };
+        rustix::io::ioctl_fionbio(&stdin, true)?;
+        let this = Rc::clone(self);
+        let closed = Rc::clone(&self.stdin_closed);
+        let job = async move {
+            let copied = copy(from, stdin, Rc::default());
+            reactor::race(pin!(copied), pin!(closed.wait())).await;
+            if this.stdin_once {
+                this.close_stdin();
+            }
+        };
+        self.run(job, None);
+        Ok(())
     }
 
     pub(crate) fn resize(&self, width: u16, height: u16) -> io::Result<()> {
@@ -175,6 +223,20 @@ impl Streams {
         self.log.as_ref()
     }
 
+    /// Waits for what a terminal still holds to reach its reader, who may be slow; not for a process that was left
+    /// behind and says nothing.
+    async fn drain(&self) {
+        loop {
+            let before = self.copying.bytes.get();
+            if reactor::within(DRAIN, self.copied.wait()).await.is_some() {
+                return;
+            }
+            if !self.copying.writing.get() && self.copying.bytes.get() == before {
+                return;
+            }
+        }
+    }
+
     /// The process is gone: takes what it still had to say, then lets go of everything.
     pub(crate) async fn finish(&self) {
         self.close_stdin();
@@ -186,13 +248,32 @@ impl Streams {
                 log.drain(DRAIN).await;
                 log.close();
             }
-            None if had_terminal => {
-                let _ = reactor::within(DRAIN, self.copied.wait()).await;
-            }
+            None if had_terminal => self.drain().await,
             None => {}
         }
         self.closing.set(());
         self.held.borrow_mut().clear();
+    }
+}
+
+/// Where the output of a terminal goes that has no log.
+fn output(name: &str, reader: Reader) -> io::Result<OwnedFd> {
+    if name.is_empty() {
+        return Ok(OpenOptions::new().write(true).open("/dev/null")?.into());
+    }
+    let keep = both_ends(Path::new(name))?;
+    if reader == Reader::Restarts {
+        return Ok(keep);
+    }
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let only = OpenOptions::new().write(true).custom_flags(flags).open(name)?;
+    drop(keep);
+    // A pipe without a reader would have refused, were it not for ours, and does now.
+    let mut poll = [PollFd::new(&only, PollFlags::OUT)];
+    rustix::event::poll(&mut poll, Some(&Timespec::default()))?;
+    match poll[0].revents().contains(PollFlags::ERR) {
+        true => both_ends(Path::new(name)),
+        false => Ok(only.into()),
     }
 }
 
@@ -207,13 +288,14 @@ fn both_ends(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Copies until either side ends.
-async fn copy(from: OwnedFd, to: OwnedFd) {
+async fn copy(from: OwnedFd, to: OwnedFd, progress: Rc<Progress>) {
     let (Ok(from), Ok(to)) = (Source::new(from), sink(to)) else { return };
     let mut buffer = vec![0; COPY_SIZE];
     loop {
         let read = from.read_with(|fd| rustix::io::read(fd, &mut buffer[..])).await;
         let Ok(count @ 1..) = read else { return };
         let mut rest = &buffer[..count];
+        progress.writing.set(true);
         while !rest.is_empty() {
             let written = match &to {
                 Sink::Waits(to) => to.write_with(|fd| rustix::io::write(fd, rest)).await,
@@ -222,6 +304,8 @@ async fn copy(from: OwnedFd, to: OwnedFd) {
             let Ok(count) = written else { return };
             rest = &rest[count..];
         }
+        progress.writing.set(false);
+        progress.bytes.set(progress.bytes.get() + count as u64);
     }
 }
 
