@@ -4,18 +4,19 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use api::cri::v1::ExecSyncRequest;
+use api::cri::v1::{ExecRequest, ExecSyncRequest};
 
 use crate::daemon::Daemon;
 use crate::find::Candidates;
+use crate::session;
 
 /// Run a command in a container, and exit as it does
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Pass stdin on (not there yet)
+    /// Pass stdin on
     #[arg(short, long)]
     interactive: bool,
-    /// Give the command a terminal (not there yet)
+    /// Give the command a terminal
     #[arg(short, long)]
     tty: bool,
     /// Kill the command after so many seconds
@@ -29,10 +30,22 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitCode> {
-    if args.interactive || args.tty {
-        bail!("interactive exec is not there yet: leave out -i and -t");
-    }
     let container = Candidates::load(daemon).await?.container(&args.container)?;
+    if args.interactive || args.tty {
+        if args.timeout > 0 {
+            bail!("a command with -i or -t has no time limit: leave out --timeout");
+        }
+        let request = ExecRequest {
+            container_id: container.id,
+            cmd: args.command,
+            tty: args.tty,
+            stdin: args.interactive,
+            stdout: true,
+            stderr: !args.tty,
+        };
+        let url = daemon.runtime.exec(request).await?.into_inner().url;
+        return session::run(&url, args.interactive, args.tty).await;
+    }
     let request = ExecSyncRequest {
         container_id: container.id,
         cmd: args.command,

@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+mod attach;
+mod cp;
 mod daemon;
 mod exec;
 mod failure;
@@ -19,12 +21,14 @@ mod log_file;
 mod logs;
 mod ops;
 mod pods;
+mod port_forward;
 mod ps;
 mod pull;
 mod registry;
 mod rm;
 mod rmi;
 mod run;
+mod session;
 mod stop;
 mod table;
 mod version;
@@ -70,6 +74,9 @@ enum Verb {
     Registry(registry::Args),
     Logs(logs::Args),
     Exec(exec::Args),
+    Attach(attach::Args),
+    PortForward(port_forward::Args),
+    Cp(cp::Args),
     Stop(stop::Args),
     Rm(rm::Args),
     Rmi(rmi::Args),
@@ -108,6 +115,9 @@ async fn obey(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Registry(args) => registry::run(args, &mut daemon).await,
         Verb::Logs(args) => logs::run(args, &mut daemon).await,
         Verb::Exec(args) => exec::run(args, &mut daemon).await,
+        Verb::Attach(args) => attach::run(args, &mut daemon).await,
+        Verb::PortForward(args) => port_forward::run(args, &mut daemon).await,
+        Verb::Cp(args) => cp::run(args, &mut daemon).await,
         Verb::Stop(args) => stop::run(args, &mut daemon).await,
         Verb::Rm(args) => rm::run(args, &mut daemon).await,
         Verb::Rmi(args) => rmi::run(args, &mut daemon).await,

@@ -4,6 +4,7 @@
 //! mistakes, unknown keys included, are reported at once, each with its file and line.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ pub(crate) struct Config {
     pub shm_size: u64,
     /// How long the output of an exec is read on after its process ended.
     pub exec_drain: Duration,
+    pub streaming: StreamingConfig,
 }
 
 /// Who makes cgroups.
@@ -82,6 +84,28 @@ pub(crate) struct NetworkConfig {
     pub cache_dir: PathBuf,
     /// For one ADD, DEL, CHECK or GC of a whole chain.
     pub timeout: Duration,
+}
+
+/// Where exec, attach and port-forward are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StreamingConfig {
+    pub address: IpAddr,
+    /// 0: any that is free.
+    pub port: u16,
+    pub tls: bool,
+    /// `None`: a certificate of our own making.
+    pub tls_files: Option<TlsFiles>,
+    /// A session that carries nothing for so long is ended.
+    pub idle_timeout: Duration,
+}
+
+/// PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Clients need a certificate of this authority.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Every mistake found, one line each.
@@ -154,8 +178,37 @@ impl Config {
             .unwrap_or(6),
             shm_size: from.integer("shm_size", 64 << 20, (64 << 10)..=(1 << 40)),
             exec_drain: Duration::from_secs(from.integer("exec.drain_seconds", 1, 0..=3600)),
+            streaming: streaming(&mut from),
         };
         from.finish().map(|()| config)
+    }
+}
+
+fn streaming(from: &mut Settings) -> StreamingConfig {
+    let mut file = |key| from.optional_path(key);
+    let (certificate, key) = (file("streaming.tls_certificate"), file("streaming.tls_key"));
+    let client_ca = file("streaming.tls_client_ca");
+    let tls_files = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key, client_ca }),
+        (None, None) if client_ca.is_none() => None,
+        _ => {
+            from.mistake(
+                "streaming: tls_certificate and tls_key go together, and tls_client_ca needs both",
+            );
+            None
+        }
+    };
+    let idle_timeout = Duration::from_secs(from.integer(
+        "streaming.idle_timeout_seconds",
+        4 * 3600,
+        1..=7 * 24 * 3600,
+    ));
+    StreamingConfig {
+        address: from.address("streaming.address", Ipv4Addr::LOCALHOST.into()),
+        port: u16::try_from(from.integer("streaming.port", 0, 0..=65535)).unwrap_or(0),
+        tls: from.boolean("streaming.tls", false) || tls_files.is_some(),
+        tls_files,
+        idle_timeout,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::resource::Hands;
 use crate::sandbox::{Pods, network::Networks};
 use crate::store::Store;
 use crate::telemetry::Tasks;
-use crate::{container, cri, image, recover, sandbox, sys};
+use crate::{container, cri, image, recover, sandbox, stream, sys};
 
 /// How long operations may take to end once the daemon shall stop. What is cut off is released at the next start.
 const GRACE: Duration = Duration::from_secs(10);
@@ -61,11 +61,14 @@ async fn serve(config: Config) -> Result<()> {
     let socket = config.socket.clone();
     let pods = Arc::new(assemble(config, instance)?);
 
-    let server = cri::Server::new(pods.clone());
+    let (streams, streams_listener) = stream::Server::bind(pods.clone()).await?;
+    let server = cri::Server::new(pods.clone(), streams.clone());
     let (ready, tasks) = (server.ready(), server.tasks());
     let stop = tokio_util::sync::CancellationToken::new();
     let serving =
         pods.node.tasks.spawn(tracing::info_span!("cri"), server.serve(listener, stop.clone()));
+    let span = tracing::info_span!("streaming");
+    pods.node.tasks.spawn(span, streams.clone().serve(streams_listener));
     watch_networks(&pods);
 
     recover::recover(&pods).await?;
@@ -81,6 +84,9 @@ async fn serve(config: Config) -> Result<()> {
     ready.close();
     if tokio::time::timeout(GRACE, tasks.finish()).await.is_err() {
         tracing::warn!("operations still run; what they hold is released at the next start");
+    }
+    if tokio::time::timeout(GRACE, streams.end()).await.is_err() {
+        tracing::warn!("sessions still run");
     }
     if tokio::time::timeout(GRACE, pods.node.store.flush()).await.is_err() {
         tracing::warn!("records are still being written");

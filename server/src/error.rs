@@ -49,6 +49,9 @@ pub(crate) enum Error {
         /// Where it was.
         stage: &'static str,
     },
+    /// Too many of them at once.
+    #[error("{0}")]
+    Exhausted(String),
     /// Not now: starting up, shutting down.
     #[error("{0}")]
     Unavailable(String),

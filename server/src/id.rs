@@ -15,8 +15,8 @@ fn is_id(text: &str) -> bool {
     text.len() == ID_LEN && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn random_hex() -> String {
-    let mut bytes = [0u8; ID_LEN / 2];
+/// Fills `bytes` with what nobody can guess.
+pub(crate) fn fill_random(bytes: &mut [u8]) {
     let mut filled = 0;
     while filled < bytes.len() {
         match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
@@ -26,6 +26,11 @@ fn random_hex() -> String {
             Err(err) => panic!("getrandom: {err}"),
         }
     }
+}
+
+fn random_hex() -> String {
+    let mut bytes = [0u8; ID_LEN / 2];
+    fill_random(&mut bytes);
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

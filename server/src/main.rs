@@ -22,6 +22,7 @@ mod recover;
 mod resource;
 mod sandbox;
 mod store;
+mod stream;
 #[allow(unsafe_code)]
 mod sys;
 mod telemetry;

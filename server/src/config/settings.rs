@@ -104,6 +104,25 @@ impl Settings {
         }
     }
 
+    pub(super) fn address(&mut self, key: &str, default: std::net::IpAddr) -> std::net::IpAddr {
+        let Some(setting) = self.take(key) else { return default };
+        match &setting.value {
+            Value::Text(text) => text.parse().unwrap_or_else(|_| {
+                self.wrong(&setting, key, &format!("{text:?} is no IP address"));
+                default
+            }),
+            _ => {
+                self.wrong(&setting, key, "needs an IP address as text");
+                default
+            }
+        }
+    }
+
+    /// A mistake in what several settings say together.
+    pub(super) fn mistake(&mut self, what: &str) {
+        self.mistakes.insert(what.to_owned());
+    }
+
     /// The first choice is the default.
     pub(super) fn one_of(&mut self, key: &str, choices: &[&str]) -> String {
         match self.take(key) {

@@ -1,11 +1,12 @@
-//! ExecSync: one command in a running container, with what it wrote and how it ended.
+//! Commands in a running container: ExecSync, and what the streams of Exec stand on.
 //!
-//! Output goes through two FIFOs of ours that the process itself holds open, so nothing of it passes through the
-//! shim. Reading ends when the last writer closes, or a short time after the process has ended: a child that it
-//! left behind may hold a FIFO for ever.
+//! Their standard streams are FIFOs of ours in memory that the process itself holds open, so nothing of them passes
+//! through the shim, except where the process has a terminal. Reading ends when the last writer closes, or a short
+//! time after the process has ended: a child that it left behind may hold a FIFO for ever.
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -30,6 +31,10 @@ const FRAME: usize = 1024;
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// The container's process as the OCI runtime takes it, without what only concerns its first one.
 pub(super) const PROCESS_FILE: &str = "process.json";
+/// Where a bundle keeps the FIFOs of its commands, one directory for each.
+const DIR: &str = "exec";
+/// What a FIFO is made to hold, so that a process and its client take turns less often.
+const FIFO_SIZE: usize = 256 << 10;
 
 /// What a command left.
 #[derive(Debug)]
@@ -39,61 +44,70 @@ pub(crate) struct Output {
     pub code: i32,
 }
 
+/// A command, and the streams that it is to have. With a terminal, all output is `stdout`'s.
+#[derive(Debug, Clone)]
+pub(crate) struct Command {
+    pub arguments: Vec<String>,
+    pub terminal: bool,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// Our ends of a process's streams.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    pub stdin: Option<pipe::Sender>,
+    pub stdout: Option<pipe::Receiver>,
+    pub stderr: Option<pipe::Receiver>,
+}
+
+/// A command that was started. Whoever has it calls `forget` in the end.
+#[derive(Debug)]
+pub(crate) struct Running {
+    container: Arc<Container>,
+    shim: Arc<Shim>,
+    exec: Exec,
+}
+
 /// Runs `command`; kills it at `limit`, and when the operation is cancelled, since nobody waits for it any more.
 ///
 /// # Errors
 /// `WrongState` unless the container runs, `DeadlineExceeded` at the limit.
 pub(crate) async fn sync(
     node: &Node,
-    container: &Container,
-    shim: &Shim,
-    command: Vec<String>,
+    container: &Arc<Container>,
+    shim: &Arc<Shim>,
+    arguments: Vec<String>,
     limit: Option<Duration>,
     operation: &Operation,
 ) -> Result<Output> {
-    if !matches!(container.state(), State::Running(_)) {
-        let state = container.state();
-        return Err(Error::WrongState(format!(
-            "container {} is {}, not running",
-            container.id(),
-            state.name()
-        )));
-    }
     operation.enter("starting the command")?;
-    let exec = prepare(container, &command).await?;
-    let dir = exec.dir.clone();
-    let result = run(node, container, shim, &exec, limit, operation).await;
-    shim.delete_exec(container, &exec.id).await;
-    let remove = move || failpoint::sure("exec/remove", || std::fs::remove_dir_all(dir));
-    tokio::task::spawn_blocking(remove).await.ok();
+    let command = Command { arguments, terminal: false, stdin: false, stdout: true, stderr: true };
+    let mut over = pin!(over(limit, operation));
+    let (running, streams) = start(container, shim, &command, &mut over).await?;
+    // A cancel is noticed while waiting, where the command is killed.
+    operation.enter("waiting for the command to end").ok();
+    let result = collect(node, &running, streams, over).await;
+    running.forget().await;
     result
 }
 
-async fn run(
+async fn collect(
     node: &Node,
-    container: &Container,
-    shim: &Shim,
-    exec: &Exec,
-    limit: Option<Duration>,
-    operation: &Operation,
+    running: &Running,
+    streams: Streams,
+    over: impl Future<Output = String>,
 ) -> Result<Output> {
-    let mut over = pin!(over(limit, operation));
-    let stdout = open(&exec.stdout)?;
-    let stderr = open(&exec.stderr)?;
-    tokio::select! {
-        started = shim.start_exec(container, exec) => started?,
-        why = &mut over => return Err(end(container, shim, exec, why).await),
-    }
-    // A cancel is noticed while waiting, where the command is killed.
-    operation.enter("waiting for the command to end").ok();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = {
-        let mut reading =
-            pin!(async { tokio::join!(read(stdout, &mut out), read(stderr, &mut err)) });
+        let reading =
+            async { tokio::join!(read(streams.stdout, &mut out), read(streams.stderr, &mut err)) };
+        let mut reading = pin!(reading);
         let mut ended = pin!(async {
             tokio::select! {
-                code = shim.wait_exec(container, &exec.id) => code,
-                why = &mut over => Err(end(container, shim, exec, why).await),
+                code = running.ended() => code,
+                why = over => Err(running.cut_off(why).await),
             }
         });
         tokio::select! {
@@ -125,17 +139,9 @@ async fn over(limit: Option<Duration>, operation: &Operation) -> String {
     }
 }
 
-/// Kills the command, or the OCI runtime that is still starting it.
-async fn end(container: &Container, shim: &Shim, exec: &Exec, why: String) -> Error {
-    if let Err(err) = shim.signal_exec(container, &exec.id, Signal::KILL.as_raw()).await {
-        return err;
-    }
-    tokio::time::timeout(KILL_LIMIT, shim.wait_exec(container, &exec.id)).await.ok();
-    Error::DeadlineExceeded(format!("command in container {} {why} and was killed", container.id()))
-}
-
 /// Keeps the first `MAX_OUTPUT` bytes and drops the rest, so that the process is never blocked by us.
-async fn read(mut from: pipe::Receiver, into: &mut Vec<u8>) {
+async fn read(from: Option<pipe::Receiver>, into: &mut Vec<u8>) {
+    let Some(mut from) = from else { return };
     let mut buffer = vec![0; 64 << 10];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
         let room = MAX_OUTPUT.saturating_sub(into.len());
@@ -143,27 +149,137 @@ async fn read(mut from: pipe::Receiver, into: &mut Vec<u8>) {
     }
 }
 
-fn open(path: &Path) -> Result<pipe::Receiver> {
-    pipe::OpenOptions::new().open_receiver(path).map_err(Error::io("open", path))
+/// Starts `command`, unless `over` says before that why it is not wanted any more.
+///
+/// # Errors
+/// `WrongState` unless the container runs; what the OCI runtime says where it cannot be started.
+pub(crate) async fn start(
+    container: &Arc<Container>,
+    shim: &Arc<Shim>,
+    command: &Command,
+    over: impl Future<Output = String>,
+) -> Result<(Running, Streams)> {
+    must_run(container)?;
+    let exec = prepare(container, command).await?;
+    let running = Running { container: container.clone(), shim: shim.clone(), exec };
+    let begun = tokio::select! {
+        begun = running.begin() => begun,
+        why = over => Err(running.cut_off(why).await),
+    };
+    match begun {
+        Ok(streams) => Ok((running, streams)),
+        Err(err) => {
+            running.forget().await;
+            Err(err)
+        }
+    }
+}
+
+/// # Errors
+/// `WrongState` unless it does.
+pub(crate) fn must_run(container: &Container) -> Result<()> {
+    let state = container.state();
+    if matches!(state, State::Running(_)) {
+        return Ok(());
+    }
+    let text = format!("container {} is {}, not running", container.id(), state.name());
+    Err(Error::WrongState(text))
+}
+
+impl Running {
+    /// Opens our ends and starts the process. The reading ends are there first: a FIFO without a reader refuses its
+    /// writer; the other way round holds for standard input.
+    async fn begin(&self) -> Result<Streams> {
+        let exec = &self.exec;
+        let mut streams = Streams {
+            stdin: None,
+            stdout: exec.stdout.as_deref().map(receiver).transpose()?,
+            stderr: exec.stderr.as_deref().map(receiver).transpose()?,
+        };
+        self.shim.start_exec(&self.container, exec).await?;
+        // A process that has ended already reads nothing.
+        streams.stdin = exec.stdin.as_deref().and_then(sender);
+        Ok(streams)
+    }
+
+    /// Its exit code, once it has ended.
+    pub(crate) async fn ended(&self) -> Result<i32> {
+        self.shim.wait_exec(&self.container, &self.exec.id).await
+    }
+
+    /// Kills the command, or the OCI runtime that is still starting it; the reason as an error.
+    async fn cut_off(&self, why: String) -> Error {
+        match self.kill().await {
+            Ok(()) => Error::DeadlineExceeded(format!(
+                "command in container {} {why} and was killed",
+                self.container.id()
+            )),
+            Err(err) => err,
+        }
+    }
+
+    /// Kills it with what it has started, and waits a little until it is gone.
+    pub(crate) async fn kill(&self) -> Result<()> {
+        self.shim.signal_exec(&self.container, &self.exec.id, Signal::KILL.as_raw()).await?;
+        tokio::time::timeout(KILL_LIMIT, self.ended()).await.ok();
+        Ok(())
+    }
+
+    /// Its standard input has ended.
+    pub(crate) async fn close_stdin(&self) {
+        self.shim.close_stdin(&self.container, &self.exec.id).await;
+    }
+
+    /// Tells its terminal its size.
+    pub(crate) async fn resize(&self, size: (u32, u32)) {
+        self.shim.resize(&self.container, &self.exec.id, size).await;
+    }
+
+    /// Lets go of everything that was its own.
+    pub(crate) async fn forget(self) {
+        self.shim.delete_exec(&self.container, &self.exec.id).await;
+        let dir = self.exec.dir;
+        let remove = move || failpoint::sure("exec/remove", || std::fs::remove_dir_all(dir));
+        tokio::task::spawn_blocking(remove).await.ok();
+    }
+}
+
+/// Our end of a FIFO that a process, or a shim, writes to.
+pub(super) fn receiver(path: &Path) -> Result<pipe::Receiver> {
+    let opened = pipe::OpenOptions::new().open_receiver(path).map_err(Error::io("open", path))?;
+    // A refusal (quota) only costs speed.
+    rustix::pipe::fcntl_setpipe_size(&opened, FIFO_SIZE).ok();
+    Ok(opened)
+}
+
+/// Our end of a FIFO that is read by somebody; `None` where nobody does.
+pub(super) fn sender(path: &Path) -> Option<pipe::Sender> {
+    let opened = pipe::OpenOptions::new().open_sender(path).ok()?;
+    rustix::pipe::fcntl_setpipe_size(&opened, FIFO_SIZE).ok();
+    Some(opened)
 }
 
 /// Makes the FIFOs and the process description.
-async fn prepare(container: &Container, command: &[String]) -> Result<Exec> {
+async fn prepare(container: &Container, command: &Command) -> Result<Exec> {
     let id = crate::id::ContainerId::random().short().to_owned();
-    let dir = container.fixed.bundle.join("exec").join(&id);
-    let (bundle, command) = (container.fixed.bundle.clone(), command.to_vec());
+    let dir = container.fixed.bundle.join(DIR).join(&id);
+    let (bundle, command) = (container.fixed.bundle.clone(), command.clone());
     blocking(move || {
         let process = process(&bundle, &command)?;
         failpoint::step("exec/directory", || {
             std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))
         })?;
-        let (stdout, stderr) = (fifo(dir.join("stdout"))?, fifo(dir.join("stderr"))?);
-        Ok(Exec { id, dir, process, stdout, stderr })
+        let fifo = |wanted: bool, name| wanted.then(|| fifo(dir.join(name))).transpose();
+        let stdin = fifo(command.stdin, "stdin")?;
+        let stdout = fifo(command.stdout, "stdout")?;
+        let stderr = fifo(command.stderr && !command.terminal, "stderr")?;
+        let terminal = command.terminal;
+        Ok(Exec { id, process, terminal, stdin, stdout, stderr, dir })
     })
     .await
 }
 
-fn fifo(path: PathBuf) -> Result<PathBuf> {
+pub(super) fn fifo(path: PathBuf) -> Result<PathBuf> {
     failpoint::step("exec/fifo", || {
         mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
             .map_err(Error::io("make the fifo", &path))
@@ -171,13 +287,19 @@ fn fifo(path: PathBuf) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The container's own process with another command line, without a terminal. Blocks.
-fn process(bundle: &Path, command: &[String]) -> Result<Vec<u8>> {
+/// The container's own process with another command line, and a terminal or none. Blocks.
+fn process(bundle: &Path, command: &Command) -> Result<Vec<u8>> {
     let path = bundle.join(PROCESS_FILE);
     let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
     let mut process: serde_json::Value = serde_json::from_slice(&bytes)
         .map_err(|err| Error::Internal(format!("{}: {err}", path.display())))?;
-    process["args"] = command.into();
-    process["terminal"] = false.into();
+    process["args"] = command.arguments.clone().into();
+    process["terminal"] = command.terminal.into();
+    if command.terminal
+        && let Some(env) = process["env"].as_array_mut()
+        && !env.iter().any(|one| one.as_str().is_some_and(|one| one.starts_with("TERM=")))
+    {
+        env.push("TERM=xterm".into());
+    }
     serde_json::to_vec(&process).map_err(|err| Error::Internal(err.to_string()))
 }

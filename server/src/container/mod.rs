@@ -14,6 +14,7 @@ use crate::host::Handler;
 use crate::id::{ContainerId, SandboxId};
 use crate::resource::Resource;
 
+pub(crate) mod attach;
 pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod exec;

@@ -71,8 +71,11 @@ pub(crate) struct Exec {
     pub dir: PathBuf,
     /// OCI process, JSON.
     pub process: Vec<u8>,
-    pub stdout: PathBuf,
-    pub stderr: PathBuf,
+    pub terminal: bool,
+    /// FIFOs; `None`: the process gets the null device.
+    pub stdin: Option<PathBuf>,
+    pub stdout: Option<PathBuf>,
+    pub stderr: Option<PathBuf>,
 }
 
 /// How a container ended.
@@ -387,6 +390,24 @@ impl Shim {
         self.effect("shim/update", self.client().update(id, resources, ACT)).await
     }
 
+    /// Shows the container's output through FIFOs of ours until it exits, and passes input on. True if the output
+    /// came faster than it was read.
+    pub(crate) async fn view(
+        &self,
+        container: &Container,
+        fifos: [Option<&Path>; 4],
+    ) -> Result<bool> {
+        let path =
+            |path: Option<&Path>| path.map(Path::to_string_lossy).unwrap_or_default().into_owned();
+        let attached = self.client().attach(container.id().as_str(), fifos.map(path)).await;
+        attached.map_err(|err| match &err {
+            client::Error::Refused { code: client::Code::Unimplemented, .. } => Error::Unsupported(
+                "the pod was started by an older version, whose shim cannot attach".into(),
+            ),
+            _ => refused(err),
+        })
+    }
+
     pub(crate) async fn reopen_log(&self, container: &Container) -> Result<()> {
         let id = container.id().as_str();
         self.effect("shim/reopen-log", self.client().reopen_log(id, ASK)).await
@@ -394,15 +415,18 @@ impl Shim {
 
     /// Adds a command to a running container and starts it.
     pub(crate) async fn start_exec(&self, container: &Container, exec: &Exec) -> Result<()> {
-        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let path = |path: &Option<PathBuf>| {
+            path.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned()
+        };
         let wire = client::Exec {
             id: container.id().to_string(),
             exec_id: exec.id.clone(),
             process: exec.process.clone(),
             stdio: Stdio {
+                terminal: exec.terminal,
+                stdin: path(&exec.stdin),
                 stdout: path(&exec.stdout),
                 stderr: path(&exec.stderr),
-                ..Stdio::default()
             },
         };
         let client = self.client();
@@ -417,6 +441,7 @@ impl Shim {
         Ok(code(exit.status))
     }
 
+    /// Sends a signal to a command and to what it has started. No error if it is gone.
     pub(crate) async fn signal_exec(
         &self,
         container: &Container,
@@ -425,9 +450,27 @@ impl Shim {
     ) -> Result<()> {
         let number =
             u32::try_from(number).map_err(|_| Error::Internal(format!("signal {number}")))?;
+        // For the container itself this means all of its processes, which a signal to its first does not.
+        let all = !exec.is_empty();
         let client = self.client();
-        let kill = client.kill(container.id().as_str(), exec, number, false, ASK);
+        let kill = client.kill(container.id().as_str(), exec, number, all, ASK);
         self.effect("shim/kill", absent_is_done(kill)).await
+    }
+
+    /// Ends the standard input of a command, or of the container where `exec` is empty.
+    pub(crate) async fn close_stdin(&self, container: &Container, exec: &str) {
+        if let Err(err) = self.client().close_stdin(container.id().as_str(), exec, ASK).await
+            && !err.is_not_found()
+        {
+            tracing::warn!(container = %container.id(), exec, %err, "standard input not closed");
+        }
+    }
+
+    /// Tells a command's terminal its size, or the container's where `exec` is empty. Without effect once it is gone.
+    pub(crate) async fn resize(&self, container: &Container, exec: &str, size: (u32, u32)) {
+        if let Err(err) = self.client().resize(container.id().as_str(), exec, size, ASK).await {
+            tracing::debug!(container = %container.id(), exec, %err, "terminal not resized");
+        }
     }
 
     pub(crate) async fn delete_exec(&self, container: &Container, exec: &str) {

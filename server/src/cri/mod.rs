@@ -14,6 +14,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
 
 use crate::sandbox::Pods;
+use crate::stream;
 use crate::telemetry::Tasks;
 
 mod containers;
@@ -28,6 +29,7 @@ mod runtime;
 mod sandboxes;
 mod signal;
 mod status;
+mod streams;
 mod to_proto;
 mod transfer;
 
@@ -66,13 +68,14 @@ impl Ready {
 #[derive(Debug)]
 pub(crate) struct Server {
     pods: Arc<Pods>,
+    streams: Arc<stream::Server>,
     ready: Ready,
     tasks: Tasks,
 }
 
 impl Server {
-    pub(crate) fn new(pods: Arc<Pods>) -> Self {
-        Self { pods, ready: Ready::default(), tasks: Tasks::default() }
+    pub(crate) fn new(pods: Arc<Pods>, streams: Arc<stream::Server>) -> Self {
+        Self { pods, streams, ready: Ready::default(), tasks: Tasks::default() }
     }
 
     pub(crate) fn ready(&self) -> Ready {
@@ -89,10 +92,13 @@ impl Server {
         let node = &self.pods.node;
         let flights = in_flight::InFlight::new(self.tasks.clone(), node.operations.clone());
         let gate = |ready: Ready| move |request| ready.check(request);
-        let runtime =
-            RuntimeServiceServer::new(runtime::Runtime::new(self.pods.clone(), flights.clone()))
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE);
+        let runtime = RuntimeServiceServer::new(runtime::Runtime::new(
+            self.pods.clone(),
+            self.streams.clone(),
+            flights.clone(),
+        ))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
         let images = ImageServiceServer::new(image::ImageService::new(node.clone()))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);

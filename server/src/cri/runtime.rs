@@ -7,18 +7,20 @@ use api::cri::v1::runtime_service_server::RuntimeService;
 use tonic::{Request, Response, Status};
 
 use super::in_flight::InFlight;
-use super::{containers, node, sandboxes};
+use super::{containers, node, sandboxes, streams};
 use crate::sandbox::Pods;
+use crate::stream;
 
 #[derive(Debug)]
 pub(super) struct Runtime {
     pods: Arc<Pods>,
+    streams: Arc<stream::Server>,
     flights: InFlight,
 }
 
 impl Runtime {
-    pub(super) fn new(pods: Arc<Pods>, flights: InFlight) -> Self {
-        Self { pods, flights }
+    pub(super) fn new(pods: Arc<Pods>, streams: Arc<stream::Server>, flights: InFlight) -> Self {
+        Self { pods, streams, flights }
     }
 }
 
@@ -131,6 +133,21 @@ impl RuntimeService for Runtime {
         request: Request<cri::ExecSyncRequest>,
     ) -> Answer<cri::ExecSyncResponse> {
         containers::exec_sync(&self.pods, &self.flights, request).await
+    }
+
+    async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        streams::exec(&self.pods, &self.streams, request.into_inner())
+    }
+
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        streams::attach(&self.pods, &self.streams, &request.into_inner())
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<cri::PortForwardRequest>,
+    ) -> Answer<cri::PortForwardResponse> {
+        streams::port_forward(&self.pods, &self.streams, &request.into_inner())
     }
 
     async fn update_container_resources(

@@ -15,6 +15,7 @@ fn code(err: &Error) -> Code {
         Error::WrongState(_) => Code::FailedPrecondition,
         Error::DeadlineExceeded(_) => Code::DeadlineExceeded,
         Error::Cancelled { .. } => Code::Aborted,
+        Error::Exhausted(_) => Code::ResourceExhausted,
         Error::Unavailable(_) => Code::Unavailable,
         Error::Unsupported(_) => Code::Unimplemented,
         Error::Internal(_) => Code::Internal,

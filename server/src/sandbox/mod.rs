@@ -20,6 +20,7 @@ use crate::resource::Resource;
 
 pub(crate) mod config;
 pub(crate) mod create;
+pub(crate) mod dial;
 pub(crate) mod files;
 pub(crate) mod network;
 pub(crate) mod readiness;
