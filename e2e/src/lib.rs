@@ -20,6 +20,9 @@ pub mod poll;
 pub mod registry;
 pub mod scripted;
 pub mod soak;
+pub mod spdy;
+pub mod stream;
+pub mod websocket;
 pub mod world;
 
 pub use client::Client;

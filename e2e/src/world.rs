@@ -143,6 +143,18 @@ impl World {
         command
     }
 
+    /// Connects to an address of the world's own network.
+    pub fn connect(&self, to: std::net::SocketAddr) -> std::io::Result<std::net::TcpStream> {
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+        let network = std::fs::File::open(format!("/proc/{}/ns/net", self.init))?;
+        let connect = move || {
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&network), kind)?;
+            std::net::TcpStream::connect(to)
+        };
+        std::thread::spawn(connect).join().expect("connecting does not panic")
+    }
+
     /// Runs a shell line inside; panics where it fails.
     pub fn sh(&self, line: &str) -> String {
         let output = self.try_sh(line);

@@ -132,7 +132,96 @@ fn what_fails_is_told_and_undone() {
     assert!(fails(&world, &["run", FOREIGN]).contains(FOREIGN));
     assert!(fails(&world, &["run", "--runtime", "nope", BUSYBOX]).contains("nope"));
     assert!(fails(&world, &["exec", "nope", "true"]).contains("no such container: nope"));
-    assert!(fails(&world, &["exec", "-it", "nope", "sh"]).contains("leave out -i and -t"));
+    assert!(fails(&world, &["exec", "-i", "nope", "sh"]).contains("no such container: nope"));
+    assert!(fails(&world, &["attach", "nope"]).contains("no such container: nope"));
+    assert!(fails(&world, &["port-forward", "nope", "80"]).contains("nope"));
+    nothing_is_left(&world);
+    world.finish();
+}
+
+/// Runs a shell line with the command as `$P`.
+fn shell(world: &World, line: &str) -> Output {
+    let (program, socket) = (place::binary("podwright"), world.path("state/podwright.sock"));
+    let (program, socket) = (program.display(), socket.display());
+    world.try_sh(&format!("P='{program} --socket {socket}'; {line}"))
+}
+
+#[test]
+fn commands_take_input_and_a_terminal() {
+    let world = World::start(Options::default());
+    says(&world, &["run", "--name", "demo", BUSYBOX]);
+    let output =
+        shell(&world, "printf hello | $P exec -i demo sh -c 'wc -c; echo err >&2; exit 9'");
+    assert_eq!(
+        (output.status.code(), text(&output.stdout), text(&output.stderr)),
+        (Some(9), "5\n".into(), "err\n".into())
+    );
+    // More than all buffers on the way, there and back.
+    let output = shell(&world, "busybox head -c 30000000 /dev/zero | $P exec -i demo cat | wc -c");
+    assert_eq!(text(&output.stdout), "30000000\n");
+    assert!(text(&shell(&world, "$P exec -it demo sh </dev/null").stderr).contains("leave out -t"));
+    // `script` gives it a terminal, which has to be as it was afterwards.
+    let line = "script -qec \"stty -a > before; $P exec -it demo sh -c 'tty; stty size; exit 4'; echo code \\$?; stty -a > after; cmp before after && echo same\" /dev/null";
+    let dir = world.path("terminal");
+    std::fs::create_dir_all(&dir).unwrap();
+    let output = shell(&world, &format!("cd {}; {line}", dir.display()));
+    let told = text(&output.stdout);
+    assert!(
+        told.contains("/dev/pts/") && told.contains("code 4") && told.contains("same"),
+        "{told} {}",
+        text(&output.stderr)
+    );
+    says(&world, &["rm", "-f", "demo"]);
+    nothing_is_left(&world);
+    world.finish();
+}
+
+#[test]
+fn files_are_copied_and_ports_reached() {
+    let world = World::start(Options::default());
+    says(&world, &["run", "--name", "demo", WEB]);
+    let dir = world.path("files");
+    std::fs::create_dir_all(dir.join("tree/below")).unwrap();
+    std::fs::write(dir.join("tree/below/a file"), "deep").unwrap();
+    std::fs::write(dir.join("one"), vec![7; 3_000_000]).unwrap();
+    let at = |name: &str| dir.join(name).display().to_string();
+    says(&world, &["cp", &at("one"), "demo:/tmp/two"]);
+    says(&world, &["cp", "demo:/tmp/two", &at("three")]);
+    assert!(std::fs::read(dir.join("three")).unwrap() == vec![7; 3_000_000]);
+    says(&world, &["cp", &at("tree"), "demo:/tmp"]);
+    says(&world, &["cp", "demo:/tmp/tree", &at("back")]);
+    assert_eq!(std::fs::read_to_string(dir.join("back/below/a file")).unwrap(), "deep");
+    assert!(fails(&world, &["cp", "a", "b"]).contains("CONTAINER:PATH"));
+    let missing = podwright(&world, &["cp", "demo:/no/such", &at("x")]);
+    assert!(!missing.status.success());
+    assert!(
+        std::fs::read_dir(&dir)
+            .unwrap()
+            .flatten()
+            .all(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+    );
+
+    let forwarding = world
+        .command(place::binary("podwright"))
+        .arg("--socket")
+        .arg(world.path("state/podwright.sock"))
+        .args(["port-forward", "demo", "18080:80", "18081:81"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("the port to be open", || {
+        (world.listens(18080) && world.listens(18081)).then_some(())
+    });
+    for _ in 0..3 {
+        let got = world.sh("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc 127.0.0.1 18080");
+        assert!(got.ends_with("hello from podwright\n"), "{got}");
+    }
+    world.sh("printf x | busybox nc 127.0.0.1 18081");
+    world.sh("kill -INT $(busybox pidof podwright)");
+    let output = forwarding.wait_with_output().unwrap();
+    assert!(text(&output.stderr).contains("connect: "), "{}", text(&output.stderr));
+    says(&world, &["rm", "-f", "demo"]);
     nothing_is_left(&world);
     world.finish();
 }

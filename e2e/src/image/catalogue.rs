@@ -14,8 +14,8 @@ const APPLETS: &[&str] = &[
     "free", "grep", "head", "hostname", "httpd", "id", "ifconfig", "ip", "kill", "ln", "ls",
     "mkdir", "mount", "nc", "netstat", "nslookup", "nproc", "ping", "printf", "ps", "pwd",
     "readlink", "rm", "route", "seq", "sh", "sleep", "sort", "stat", "stty", "sync", "sysctl",
-    "tail", "test", "timeout", "top", "touch", "tr", "true", "tty", "umount", "uname", "usleep",
-    "wc", "wget", "whoami", "yes",
+    "tail", "tar", "test", "timeout", "top", "touch", "tr", "true", "tty", "umount", "uname",
+    "usleep", "wc", "wget", "whoami", "yes",
 ];
 
 /// A shell and its tools; sleeps unless told otherwise.
