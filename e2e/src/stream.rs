@@ -99,6 +99,8 @@ impl World {
     pub fn spdy(&self, url: &str, protocol: &str) -> Spdy {
         let answered = self.dial(url, &[protocol]).expect("the streaming server answers");
         assert_eq!(answered.status, 101, "{:?}", answered.headers);
+        assert_eq!(answered.headers["connection"].to_lowercase(), "upgrade");
+        assert_eq!(answered.headers["upgrade"], "SPDY/3.1");
         assert_eq!(answered.headers["x-stream-protocol-version"], protocol);
         Spdy::new(answered.connection)
     }

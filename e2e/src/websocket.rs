@@ -125,6 +125,7 @@ impl World {
         );
         let answered = request(self.connect(address).expect("it listens"), &head).expect("HTTP");
         assert_eq!(answered.status, 101, "{:?}", answered.headers);
+        assert_eq!(answered.headers["connection"].to_lowercase(), "upgrade");
         assert_eq!(answered.headers["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let protocol = answered.headers.get("sec-websocket-protocol").cloned().unwrap_or_default();
         WebSocket { reader: answered.connection, protocol }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -90,7 +91,6 @@ impl Server {
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
-            .keep_alive(false)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(connection), service)
@@ -235,6 +235,7 @@ type Place = tokio::sync::OwnedSemaphorePermit;
 
 fn refuse(status: StatusCode, text: &str) -> Answer {
     let mut answer = Response::new(Full::from(format!("{text}\n")));
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     *answer.status_mut() = status;
     answer
 }
