@@ -131,11 +131,13 @@ pub(super) struct Deflater {
 impl Deflater {
     /// The next block of the connection, without headers in it.
     pub(super) fn empty(&mut self) -> Vec<u8> {
-        // zlib: 32 KiB window, no dictionary; then deflate's stored block (RFC 1951, 3.2.4), which ends on a byte.
+        // zlib: 32 KiB window, no dictionary; then deflate's stored block (RFC 1951, 3.2.4) of four zeroes.
         const ZLIB: [u8; 2] = [0x78, 0x01];
         const STORED: [u8; 9] = [0, 4, 0, !4, !0, 0, 0, 0, 0];
+        // An empty one, as a flush of zlib's leaves it: Go's reader hands out what was before it only then.
+        const FLUSH: [u8; 5] = [0, 0, 0, !0, !0];
         let begin: &[u8] = if std::mem::replace(&mut self.begun, true) { &[] } else { &ZLIB };
-        [begin, &STORED].concat()
+        [begin, &STORED, &FLUSH].concat()
     }
 }
 
@@ -207,7 +209,9 @@ pub(super) mod tests {
     fn what_we_write_reads_as_no_headers() {
         let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
         for _ in 0..3 {
-            assert_eq!(inflater.read(&deflater.empty()).unwrap(), Headers::default());
+            let block = deflater.empty();
+            assert!(block.ends_with(&[0, 0, 0xff, 0xff]), "it ends as zlib's sync flush does");
+            assert_eq!(inflater.read(&block).unwrap(), Headers::default());
         }
     }
 

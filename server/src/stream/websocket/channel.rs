@@ -7,7 +7,9 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message as Frame, Utf8Bytes};
 
 use super::super::channel::{Activity, Feeder, Message, Room};
 use super::super::upgrade::Connection;
@@ -111,7 +113,14 @@ pub(super) async fn write(
         }
         activity.seen();
     }
+    // Clients take a close without a reason for a failure.
+    to.send(good_bye()).await.ok();
     to.close().await.ok();
+}
+
+/// A close that is as it should be.
+pub(super) fn good_bye() -> Frame {
+    Frame::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }
 
 /// Outputs were made from channels.

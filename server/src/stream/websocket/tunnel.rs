@@ -11,6 +11,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 use super::super::upgrade::Connection;
+use super::channel::good_bye;
 
 /// The stream. It ends with the connection's close.
 #[derive(Debug)]
@@ -18,11 +19,12 @@ pub(in super::super) struct Tunnel {
     stream: WebSocketStream<Connection>,
     /// What is left of the last message.
     read: Bytes,
+    said_good_bye: bool,
 }
 
 impl Tunnel {
     pub(in super::super) fn new(stream: WebSocketStream<Connection>) -> Self {
-        Self { stream, read: Bytes::new() }
+        Self { stream, read: Bytes::new(), said_good_bye: false }
     }
 }
 
@@ -64,6 +66,11 @@ impl AsyncWrite for Tunnel {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.said_good_bye {
+            ready!(Pin::new(&mut self.stream).poll_ready(context)).map_err(io::Error::other)?;
+            Pin::new(&mut self.stream).start_send(good_bye()).map_err(io::Error::other)?;
+            self.said_good_bye = true;
+        }
         Pin::new(&mut self.stream).poll_close(context).map_err(io::Error::other)
     }
 }
