@@ -12,6 +12,7 @@ pub mod disk;
 pub mod failpoint;
 pub mod hang;
 pub mod image;
+pub mod kube;
 pub mod leak;
 pub mod measure;
 pub mod place;

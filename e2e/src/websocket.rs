@@ -91,7 +91,11 @@ impl WebSocket {
             TEXT => Message::Text(String::from_utf8(bytes).expect("text")),
             BINARY => Message::Binary(bytes),
             PONG => Message::Pong(bytes),
-            CLOSE => Message::Close,
+            CLOSE => {
+                // 1000; kubectl takes every other for a failure.
+                assert_eq!(bytes.get(..2), Some(&[3, 232][..]), "a close without its code");
+                Message::Close
+            }
             other => panic!("opcode {other}"),
         })
     }

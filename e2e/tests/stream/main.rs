@@ -6,6 +6,7 @@ mod abuse;
 mod attach;
 mod exec;
 mod forward;
+mod kubectl;
 mod websocket;
 
 use e2e::{Options, World};
