@@ -131,6 +131,11 @@ impl Node {
     /// What every test ends with.
     pub(crate) fn assert_clean(&self) {
         assert_eq!(self.leases(), Vec::<String>::new(), "leases");
+        // The kernel takes a namespace's interfaces down in its own time.
+        let start = Instant::now();
+        while !self.veths().is_empty() && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert_eq!(self.veths(), Vec::<String>::new(), "interfaces");
         let results = fs::read_dir(self.path("cache/results")).into_iter().flatten();
         assert_eq!(results.count(), 0, "cache files");
