@@ -187,7 +187,8 @@ async fn writes_are_applied_in_the_order_of_the_calls_whoever_waits() {
     assert_eq!(all.unwrap(), expected);
 }
 
-/// An engine on a disk that is full for a while, and that, as redb's, works no more once it has met an error.
+/// An engine on a disk that is full for a while, and that, as redb's, works no more once it has met an error, or panics
+/// over it.
 struct OnFullDisk {
     dir: PathBuf,
     broken: std::cell::Cell<bool>,
@@ -201,6 +202,7 @@ impl Engine for OnFullDisk {
     }
 
     fn commit(&self, writes: &[Write]) -> Result<()> {
+        assert!(!self.dir.join("panics").exists(), "the engine trips over the disk");
         if self.broken.get() || self.dir.join("full").exists() {
             self.broken.set(true);
             return Err(Error::Store("no space left on device".into()));
@@ -230,6 +232,22 @@ async fn a_disk_that_was_full_is_written_again_and_nothing_is_forgotten() {
     store.put("pods", "after", &"x").await.unwrap();
     let read = store.clone();
     let all = tokio::task::spawn_blocking(move || read.load::<String>("pods")).await.unwrap();
+    let expected = [("after", "x"), ("exit", "137")].map(|(k, v)| (k.into(), v.into()));
+    assert_eq!(all.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn an_engine_that_panics_is_opened_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copies) = (dir.path().join("db"), dir.path().join("copies"));
+    let store = Store::open_with::<OnFullDisk>(&path, &copies, &["pods"]).unwrap();
+    std::fs::write(dir.path().join("panics"), "").unwrap();
+    let refused = store.put("pods", "new", &"x").await.unwrap_err().to_string();
+    assert!(refused.contains("panicked") && refused.contains(path.to_str().unwrap()), "{refused}");
+    store.put_later("pods", "exit", &"137");
+    std::fs::remove_file(dir.path().join("panics")).unwrap();
+    store.put("pods", "after", &"x").await.unwrap();
+    let all = tokio::task::spawn_blocking(move || store.load::<String>("pods")).await.unwrap();
     let expected = [("after", "x"), ("exit", "137")].map(|(k, v)| (k.into(), v.into()));
     assert_eq!(all.unwrap(), expected);
 }

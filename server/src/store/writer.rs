@@ -1,10 +1,11 @@
 //! The one thread that writes a database. All commits that wait go into one transaction.
 //!
-//! An engine that failed is not asked again: it is closed, and opened anew before the next write, since a full disk,
-//! say, has room again at some time. Whoever waits for a write is told. What nobody waits for, and what has to be
+//! An engine that failed, or panicked, is not asked again: it is closed, and opened anew before the next write, since a
+//! full disk, say, has room again at some time. Whoever waits for a write is told. What nobody waits for, and what has to be
 //! forgotten in any case, is owed, and tried again until it is done.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -52,7 +53,8 @@ impl<E: Engine> Writer<E> {
             };
             match job {
                 Ok(Job::Scan(table, answer)) => {
-                    answer.send(self.engine().and_then(|engine| engine.scan(table))).ok();
+                    let scanned = caught(|| self.engine().and_then(|engine| engine.scan(table)));
+                    answer.send(scanned).ok();
                 }
                 Ok(Job::Agree(table, records)) => self.mirror.agree(table, &records),
                 Ok(Job::Commit(batch)) => {
@@ -116,10 +118,16 @@ impl<E: Engine> Writer<E> {
         let mirror = self.mirror.clone();
         self.last += 1;
         let number = self.last;
-        let result = self.engine().and_then(|engine| commit(engine, &mirror, writes, number));
+        let result =
+            caught(|| self.engine().and_then(|engine| commit(engine, &mirror, writes, number)));
         if let Err(err) = &result {
             tracing::error!(%err, path = %self.path.display(), "records not written; the database is opened anew");
-            self.engine = None;
+            let engine = self.engine.take();
+            let close = || {
+                drop(engine);
+                Ok(())
+            };
+            caught(close).ok();
         } else {
             self.owed.clear();
         }
@@ -135,6 +143,13 @@ impl<E: Engine> Writer<E> {
             }
         }
     }
+}
+
+/// An engine that panics, as some do over a disk that fails, has failed like any other. It is closed then, so nothing
+/// half-changed is used again.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::Store("the database engine panicked".into())))
 }
 
 /// Commits under a number, and has the copies follow, between the failpoints of each of the writes.
