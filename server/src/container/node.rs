@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::container::spec;
@@ -16,6 +17,9 @@ use crate::operation::Operations;
 use crate::resource::{self, Hands};
 use crate::store::Store;
 use crate::telemetry::Tasks;
+
+/// How long what has happened waits for the disk before it is told.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Shared by all operations.
 #[derive(Debug)]
@@ -70,15 +74,20 @@ impl Node {
         container.apply(event, |record| self.keep_later(record, container))
     }
 
-    /// Writes down what `event` makes of a container, durably and before anybody can see it. The caller applies it
-    /// next; an event that does not fit is left to that.
+    /// Writes down what `event` makes of a container, durably and before anybody can see it, unless the disk hangs:
+    /// then it is told all the same. The caller applies it next; an event that does not fit is left to that.
     pub(crate) async fn keep_first(&self, container: &Container, event: &Event) {
         let mut next = container.now();
         let Ok(state) = next.state.next(event.clone()) else { return };
         next.state = state;
         let record = container.record(next);
-        if let Err(err) = self.store.put(TABLE, container.id().as_str(), &record).await {
-            tracing::error!(container = %container.id(), %err, "record not kept");
+        let kept = self.store.put(TABLE, container.id().as_str(), &record);
+        match tokio::time::timeout(DISK_PATIENCE, kept).await {
+            Ok(Ok(())) => {}
+            Ok(Err(err)) => {
+                tracing::error!(container = %container.id(), %err, "record not kept");
+            }
+            Err(_) => tracing::warn!(container = %container.id(), "told before the disk has it"),
         }
     }
 
