@@ -264,7 +264,7 @@ fn what_recovery_waits_for_is_listed() {
         "1.0.0",
         "case $CNI_COMMAND in
         ADD) : > $CNI_NETNS.added; sleep 60;;
-        DEL) sleep 4;;
+        DEL) sleep 8;;
         esac",
     );
     let config = sandbox(&world, "cut");
@@ -281,11 +281,15 @@ fn what_recovery_waits_for_is_listed() {
     world.end_daemon(Signal::KILL);
     world.sh("rm /run/netns/*.added; kill -9 $(busybox pidof sleep scripted) 2>/dev/null; :");
     world.start_daemon();
-    let all = world.client.list_operations(ListOperationsRequest {}).unwrap();
-    assert!(all.ready);
-    let undo = all.operations.iter().find(|one| one.what.starts_with("undo the run of sandbox"));
-    let undo = undo.unwrap_or_else(|| panic!("{all:?}"));
-    assert!(undo.waits_for.iter().any(|what| what.ends_with("/scripted")), "{undo:?}");
+    // Before it comes to the plugin it ends the shim.
+    eventually("the undoing to wait for the plugin", || {
+        let all = world.client.list_operations(ListOperationsRequest {}).unwrap();
+        assert!(all.ready);
+        let mut under_way = all.operations.iter();
+        let undo = under_way.find(|one| one.what.starts_with("undo the run of sandbox"));
+        let undo = undo.unwrap_or_else(|| panic!("{all:?}"));
+        undo.waits_for.iter().any(|what| what.ends_with("/scripted")).then_some(())
+    });
     eventually("the undoing to end", || {
         let all = world.client.list_operations(ListOperationsRequest {}).unwrap();
         all.operations.is_empty().then_some(())
