@@ -43,22 +43,29 @@ mod bad_registry;
 mod bad_runtime;
 mod bad_shim;
 mod bad_volume;
+mod capabilities;
 mod container;
 mod exec;
 mod exits;
 mod fsck;
+mod identity;
 mod images;
 mod join;
 mod logs;
+mod namespaces;
 mod network;
 mod node;
+mod paths;
 mod planted;
 mod recovery;
 mod resources;
 mod restart;
 mod sandbox;
+mod seccomp;
 mod volumes;
 
+use e2e::World;
+use e2e::cri::{ContainerConfig, LinuxContainerSecurityContext};
 use tonic::{Code, Status};
 
 /// The code of an expected failure.
@@ -72,6 +79,22 @@ fn refused<T: std::fmt::Debug>(result: &Result<T, Status>, with: Code, saying: &
     let status = result.as_ref().expect_err("this has to fail");
     assert_eq!(status.code(), with, "{status}");
     assert!(status.message().contains(saying), "{:?} does not say {saying:?}", status.message());
+}
+
+/// A container's security context, to be changed.
+fn security(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
+}
+
+/// A field of a container's first process, from /proc/1/status.
+fn inside(world: &World, id: &str, field: &str) -> String {
+    of_status(&world.exec(id, "cat /proc/1/status"), field)
+}
+
+/// A field of a /proc/<pid>/status.
+fn of_status(status: &str, field: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("{field} is not in {status}")).trim().to_owned()
 }
 
 const NO_SUCH_ID: &str = "00000000000000000000000000000000000000000000000000000000deadbeef";

@@ -17,7 +17,7 @@ use oci_spec::runtime::LinuxSeccomp;
 use rustix::fs::OFlags;
 
 use super::config::{ContainerConfig, Security, SecurityProfile};
-use super::spec::{Accounts, Facts};
+use super::spec::{self, Accounts, Facts};
 use crate::error::{Error, Result};
 
 pub(crate) use node::node;
@@ -88,7 +88,9 @@ fn seccomp(security: &Security) -> Result<Option<LinuxSeccomp>> {
     let profile = read_limited(File::from(file), MAX_PROFILE)
         .map_err(|err| wrong(err.to_string()))?
         .ok_or_else(|| wrong(format!("has more than {MAX_PROFILE} bytes")))?;
-    serde_json::from_slice(&profile).map(Some).map_err(|err| wrong(err.to_string()))
+    let profile = serde_json::from_slice(&profile).map_err(|err| wrong(err.to_string()))?;
+    spec::seccomp::check(&profile).map_err(wrong)?;
+    Ok(Some(profile))
 }
 
 /// The content of a regular file; `None` if it is longer than `limit`.
@@ -115,9 +117,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("profile.json");
         assert!(localhost(&path).is_err());
-        for wrong in ["", "{}", "[]", "{\"defaultAction\": \"SCMP_ACT_MAYBE\"}"] {
+        for (wrong, says) in [
+            ("", "EOF"),
+            ("{}", "defaultAction"),
+            ("[]", "invalid length 0"),
+            (r#"{"defaultAction": "SCMP_ACT_MAYBE"}"#, "SCMP_ACT_MAYBE"),
+            (
+                r#"{"defaultAction": "SCMP_ACT_LOG", "architectures": ["SCMP_ARCH_VAX"]}"#,
+                "SCMP_ARCH_VAX",
+            ),
+            (
+                r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+                    {"names": ["chmd"], "action": "SCMP_ACT_ERRNO"}]}"#,
+                "\"chmd\" is no system call",
+            ),
+        ] {
             std::fs::write(&path, wrong).unwrap();
-            assert!(localhost(&path).is_err(), "{wrong}");
+            let err = localhost(&path).unwrap_err().to_string();
+            let field =
+                format!("linux.security_context.seccomp.localhost_ref: {}: ", path.display());
+            assert!(err.starts_with(&field) && err.contains(says), "{err}");
         }
         std::fs::write(
             &path,

@@ -17,7 +17,7 @@ mod namespaces;
 mod node;
 mod process;
 pub(crate) mod resources;
-mod seccomp;
+pub(crate) mod seccomp;
 pub(crate) mod unsupported;
 
 #[cfg(test)]

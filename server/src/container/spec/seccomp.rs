@@ -4,6 +4,9 @@
 //! only, so that the filter never contradicts what the kernel would permit anyway. The lists are ours, equal in
 //! effect to what the field's runtimes apply: images have been tested against exactly that.
 
+mod check;
+#[cfg(test)]
+mod parity;
 mod table;
 
 use oci_spec::runtime::{
@@ -12,6 +15,9 @@ use oci_spec::runtime::{
 };
 
 use super::caps;
+pub(crate) use check::check;
+#[cfg(test)]
+use check::is_call;
 use table::{ALWAYS, BY_ARCH, BY_CAPABILITY, UNNAMESPACED};
 
 const ENOSYS: u32 = 38;

@@ -201,6 +201,7 @@ fn sysctls(
 }
 
 fn of_pod(namespace: &str, namespaces: PodNamespaces) -> bool {
+    // The name of a pod goes with its network.
     let mode = if namespace == "ipc" { namespaces.ipc } else { namespaces.network };
     mode == PodOrHost::Pod
 }
@@ -230,11 +231,14 @@ fn dotted(name: &str) -> Option<String> {
 }
 
 fn namespace_of(sysctl: &str) -> Option<&'static str> {
-    const IPC: [&str; 8] = [
+    const IPC: [&str; 11] = [
+        "kernel.msg_next_id",
         "kernel.msgmax",
         "kernel.msgmnb",
         "kernel.msgmni",
         "kernel.sem",
+        "kernel.sem_next_id",
+        "kernel.shm_next_id",
         "kernel.shmall",
         "kernel.shmmax",
         "kernel.shmmni",
@@ -244,6 +248,8 @@ fn namespace_of(sysctl: &str) -> Option<&'static str> {
         Some("network")
     } else if sysctl.starts_with("fs.mqueue.") || IPC.contains(&sysctl) {
         Some("ipc")
+    } else if sysctl == "kernel.domainname" {
+        Some("uts")
     } else {
         None
     }

@@ -195,11 +195,18 @@ pub(super) fn apparmor(
 }
 
 fn of_message(field: &str, profile: &v1::SecurityProfile) -> Result<SecurityProfile> {
-    Ok(match known(&format!("{field}.profile_type"), profile.profile_type)? {
+    let (kind, reference) = (profile.profile_type, &profile.localhost_ref);
+    let reference_field = format!("{field}.localhost_ref");
+    let profile = match known(&format!("{field}.profile_type"), kind)? {
         ProfileType::RuntimeDefault => SecurityProfile::RuntimeDefault,
         ProfileType::Unconfined => SecurityProfile::Unconfined,
-        ProfileType::Localhost => local(&format!("{field}.localhost_ref"), &profile.localhost_ref)?,
-    })
+        ProfileType::Localhost => return local(&reference_field, reference),
+    };
+    if reference.is_empty() {
+        Ok(profile)
+    } else {
+        Err(Error::invalid(reference_field, "needs the profile type Localhost"))
+    }
 }
 
 fn of_text(field: &str, text: &str) -> Result<Option<SecurityProfile>> {
