@@ -4,7 +4,7 @@ use e2e::cri::ContainerConfig;
 use e2e::image::catalogue::BUSYBOX;
 use e2e::pod::{container, shell};
 use e2e::stream::{ALL, OUTPUT, TERMINAL, Wanted};
-use e2e::{eventually, within};
+use e2e::{World, eventually, within};
 
 use crate::{each_runtime, world};
 
@@ -13,8 +13,16 @@ const INPUT: Wanted = Wanted { tty: false, stdin: true, stdout: false, stderr: f
 /// Answers each line of its input.
 fn echo(name: &str) -> ContainerConfig {
     let line =
-        "echo history; while read line; do echo out $line; echo err $line >&2; done; echo over";
+        "echo history; while read line; do echo err $line >&2; echo out $line; done; echo over";
     ContainerConfig { stdin: true, ..container(name, BUSYBOX, &shell(line)) }
+}
+
+/// Waits until the one shim serves so many sessions.
+fn attached(world: &World, count: usize) {
+    let line = "ls -l /proc/$(busybox pidof podwright-shim)/fd";
+    eventually("the sessions to begin", || {
+        (world.sh(line).matches("/leash").count() == count).then_some(())
+    });
 }
 
 #[test]
@@ -119,6 +127,7 @@ fn a_container_without_a_log_or_without_input() {
     session.until("on\non\n");
     let only_types = world.remote_attach(&deaf, INPUT);
     only_types.type_in("x");
+    attached(&world, 2);
     world.stop_container(&deaf, 0).unwrap();
     assert_eq!(only_types.finish().json()["status"], "Success");
     assert_eq!(session.finish().json()["status"], "Success");
@@ -134,6 +143,7 @@ fn a_viewer_that_does_not_read_holds_nobody() {
     let line = "read go; seq 1 3000000; echo over; sleep 1000";
     let id = pod.run(ContainerConfig { stdin: true, ..container("c", BUSYBOX, &shell(line)) });
     let mut stuck = world.remote_attach(&id, OUTPUT);
+    attached(&world, 1);
     let mut typist = world.remote_attach(&id, INPUT);
     typist.type_in("go\n");
     // 23 MB, of which the viewer reads nothing.

@@ -107,7 +107,7 @@ fn a_client_that_leaves_takes_its_command_with_it() {
             let line = "sleep 4242 & echo begun; sleep 4343; true";
             let mut remote = world.remote_exec(&id, &shell(line), ALL);
             remote.until("begun");
-            assert!(runs("sleep 4242") && runs("sleep 4343"));
+            eventually("both to run", || (runs("sleep 4242") && runs("sleep 4343")).then_some(()));
             leave(remote);
             eventually("the command to be gone", || {
                 (!runs("sleep 4242") && !runs("sleep 4343")).then_some(())
@@ -115,6 +115,26 @@ fn a_client_that_leaves_takes_its_command_with_it() {
         }
         pod.end();
     });
+}
+
+#[test]
+fn what_forks_faster_than_it_is_killed_dies_with_its_session() {
+    let world = world();
+    world.pull(BUSYBOX);
+    let pod = world.pod("forks");
+    let id = pod.run(container("c", BUSYBOX, &[]));
+    for _ in 0..2 {
+        // Each generation lives just long enough to start the next.
+        let line = "f() { f & }; echo begun; for i in $(seq 20); do f; done; sleep 4343";
+        let mut remote = world.remote_exec(&id, &shell(line), ALL);
+        remote.until("begun");
+        remote.writer().hang_up();
+        eventually("all generations to be gone", || {
+            (!world.exec(&id, "ps").contains("f() {")).then_some(())
+        });
+    }
+    pod.end();
+    world.finish();
 }
 
 #[test]

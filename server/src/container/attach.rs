@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::unix::pipe;
 
@@ -19,6 +20,8 @@ use crate::telemetry::blocking;
 const DIR: &str = "attach";
 /// What a FIFO holds: how far a viewer may fall behind.
 const FIFO_SIZE: usize = 1 << 20;
+/// How long after the loss of a shim an exit may come to be known.
+const SETTLES: Duration = Duration::from_secs(5);
 
 /// Someone who looks on. Whoever has it calls `forget` in the end.
 #[derive(Debug)]
@@ -103,13 +106,20 @@ impl View {
     /// Lets the shim begin, and returns when the container has exited.
     ///
     /// # Errors
-    /// When it ends before that: the viewer was too slow, or the shim is gone.
+    /// When it ends before that: the viewer was too slow, or the shim is gone. When it had exited before the shim
+    /// began: who has seen nothing shall look into the log.
     pub(crate) async fn ended(&self) -> Result<()> {
         let Fifos { leash, stdin, stdout, stderr } = &self.fifos;
         let fifos = [Some(&**leash), stdin.as_deref(), stdout.as_deref(), stderr.as_deref()];
-        match self.shim.view(&self.container, fifos).await? {
-            true => Err(Error::Exhausted("output was printed faster than it was read".into())),
-            false => Ok(()),
+        match self.shim.view(&self.container, fifos).await {
+            Ok(true) => Err(Error::Exhausted("output was printed faster than it was read".into())),
+            Ok(false) => Ok(()),
+            // The exit may have let go of the shim before the shim could say so here.
+            Err(err @ Error::Unavailable(_)) => {
+                let exited = tokio::time::timeout(SETTLES, self.container.not_running());
+                exited.await.map_err(|_| err)
+            }
+            Err(err) => Err(err),
         }
     }
 

@@ -36,6 +36,7 @@ mod session;
 mod spdy;
 mod tls;
 mod token;
+mod typed;
 mod upgrade;
 mod websocket;
 

@@ -1,7 +1,5 @@
 //! Sizes of a terminal, as JSON objects one after the other.
 
-use std::future::Future;
-
 use serde::Deserialize;
 
 use super::channel::Input;
@@ -17,24 +15,36 @@ struct Size {
     height: u32,
 }
 
-/// Calls `resize` with each width and height, until the client ends the stream or sends what is none. Of those that
-/// arrive together the last counts.
-pub(super) async fn follow<F: Future<Output = ()>>(
+/// The sizes that a client tells.
+#[derive(Debug)]
+pub(super) struct Sizes {
+    /// `None` once there are no more.
     from: Option<Input>,
-    resize: impl Fn((u32, u32)) -> F,
-) {
-    let Some(mut from) = from else { return };
-    let mut bytes = Vec::new();
-    while let Some(chunk) = from.next().await {
-        bytes.extend_from_slice(&chunk.bytes);
-        let Some((size, used)) = last(&bytes) else { return };
-        bytes.drain(..used);
-        if bytes.len() > MAX_OBJECT {
-            return;
+    bytes: Vec<u8>,
+}
+
+impl Sizes {
+    pub(super) fn new(from: Option<Input>) -> Self {
+        Self { from, bytes: Vec::new() }
+    }
+
+    /// The next width and height; of those that arrived together the last. `None` once the client has ended the stream
+    /// or sent what is none. Nothing is lost where this is dropped half-way.
+    pub(super) async fn next(&mut self) -> Option<(u32, u32)> {
+        loop {
+            let Some(chunk) = self.from.as_mut()?.next().await else { break };
+            self.bytes.extend_from_slice(&chunk.bytes);
+            let Some((size, used)) = last(&self.bytes) else { break };
+            self.bytes.drain(..used);
+            if self.bytes.len() > MAX_OBJECT {
+                break;
+            }
+            if size.is_some() {
+                return size;
+            }
         }
-        if let Some(size) = size {
-            resize(size).await;
-        }
+        self.from = None;
+        None
     }
 }
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{CHUNK, Input, Output};
 use super::report::{Outcome, Version};
-use super::resize;
+use super::typed;
 use crate::container::exec::{self, Command, Running, Streams};
 use crate::container::shim::Shim;
 use crate::container::{Container, attach};
@@ -101,13 +101,8 @@ async fn run_exec(
     let Streams { stdin: fifo, stdout, stderr } = streams;
     let exited = CancellationToken::new();
     let inputs = async {
-        let feeding = async {
-            if command.stdin {
-                feed(stdin, fifo).await;
-                running.close_stdin().await;
-            }
-        };
-        tokio::join!(feeding, resize::follow(sizes, |size| running.resize(size)));
+        let resize = |size| running.resize(size);
+        typed::follow(stdin, fifo, sizes, resize, running.close_stdin()).await;
         std::future::pending::<()>().await;
     };
     let outputs = async {
@@ -162,7 +157,7 @@ async fn run_attach(
     let Streams { stdin: fifo, stdout, stderr } = streams;
     let over = CancellationToken::new();
     let inputs = async {
-        tokio::join!(feed(stdin, fifo), resize::follow(sizes, |size| view.resize(size)));
+        typed::follow(stdin, fifo, sizes, |size| view.resize(size), async {}).await;
         std::future::pending::<()>().await;
     };
     let outputs = async {
@@ -188,18 +183,6 @@ async fn run_attach(
     };
     view.forget().await;
     ended.map_or_else(failed, |()| Outcome::Success)
-}
-
-/// From the client to the process. What a process does not take any more is read and dropped.
-async fn feed(from: Option<Input>, to: Option<pipe::Sender>) {
-    let (Some(mut from), mut to) = (from, to) else { return };
-    while let Some(chunk) = from.next().await {
-        if let Some(fifo) = &mut to
-            && fifo.write_all(&chunk.bytes).await.is_err()
-        {
-            to = None;
-        }
-    }
 }
 
 /// From the process to the client. What a client does not take any more is read and dropped. Ends with the stream,

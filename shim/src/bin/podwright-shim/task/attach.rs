@@ -25,7 +25,7 @@ pub(crate) async fn attach(
 ) -> Result<AttachResponse, Failure> {
     let task = find(pod, &request.id)?;
     if task.init.reaped.is_set() {
-        return Err(Failure::precondition("the container has exited"));
+        return Err(exited());
     }
     let streams = &task.init.streams;
     let log = streams.log().ok_or_else(|| Failure::precondition("the output goes elsewhere"))?;
@@ -43,7 +43,10 @@ pub(crate) async fn attach(
         if !name.is_empty() {
             let fifo = fifo(OpenOptions::new().write(true), name);
             let fifo = fifo.map_err(Failure::io("attach"))?;
-            views[view] = Some(log.view(stream, fifo).await.map_err(Failure::io("attach"))?);
+            views[view] = Some(log.view(stream, fifo).await.map_err(|error| {
+                // The log may have been closed meanwhile.
+                if task.init.reaped.is_set() { exited() } else { Failure::io("attach")(error) }
+            })?);
         }
     }
     if !request.stdin.is_empty() {
@@ -62,6 +65,10 @@ pub(crate) async fn attach(
     };
     let too_slow = race(pin!(viewed), pin!(over)).await;
     Ok(AttachResponse { too_slow })
+}
+
+fn exited() -> Failure {
+    Failure::precondition("the container has exited")
 }
 
 /// Waits until nobody reads a FIFO that nothing is written to.

@@ -190,21 +190,26 @@ impl Streams {
         self.stdin_closed.set(());
     }
 
-    /// Passes what comes out of `from` on to the process, until that ends.
+    /// Passes what comes out of `from` on to the process, until that ends. What it does not take any more is read and
+    /// dropped: whoever types must not be held up by it.
     pub(crate) fn feed(self: &Rc<Self>, from: OwnedFd) -> io::Result<()> {
         let stdin = match (&*self.terminal.borrow(), &*self.stdin.borrow()) {
-            (Some(end), _) | (None, Some(end)) => end.try_clone()?,
-            (None, None) => return Err(io::Error::other("standard input is closed")),
+            (Some(end), _) | (None, Some(end)) => Some((from.try_clone()?, end.try_clone()?)),
+            (None, None) => None,
         };
-        rustix::io::ioctl_fionbio(&stdin, true)?;
+        let null = OpenOptions::new().write(true).open("/dev/null")?;
         let this = Rc::clone(self);
         let closed = Rc::clone(&self.stdin_closed);
         let job = async move {
-            let copied = copy(from, stdin, Rc::default());
-            reactor::race(pin!(copied), pin!(closed.wait())).await;
-            if this.stdin_once {
-                this.close_stdin();
+            if let Some((from, stdin)) = stdin {
+                let _ = rustix::io::ioctl_fionbio(&stdin, true);
+                let copied = copy(from, stdin, Rc::default());
+                reactor::race(pin!(copied), pin!(closed.wait())).await;
+                if this.stdin_once {
+                    this.close_stdin();
+                }
             }
+            copy(from, null.into(), Rc::default()).await;
         };
         self.run(job, None);
         Ok(())
