@@ -2,16 +2,23 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use anyhow::{anyhow, bail};
 use api::cri::v1::{Image, ImageSpec, ImageStatusRequest, PullImageRequest};
-use indicatif::{ProgressBar, ProgressStyle};
-use tonic::Status;
+use api::node::v1 as node;
+use tonic::{Code, Status};
 
 use crate::daemon::Daemon;
 use crate::human;
 
+mod view;
+
+use view::View;
+
 /// Pull an image
+///
+/// Joins the pull where one is under way, whoever began it. The daemon goes on when this command is interrupted.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Its reference, such as docker.io/library/nginx:latest
@@ -37,18 +44,44 @@ pub(crate) async fn pull(
     daemon: &mut Daemon,
 ) -> anyhow::Result<String> {
     let begun = Instant::now();
-    let waiting = if quiet { ProgressBar::hidden() } else { spinner(reference) };
-    let image = Some(ImageSpec { image: reference.into(), ..Default::default() });
-    let request = PullImageRequest { image, ..Default::default() };
-    let answer = daemon.images.pull_image(request).await;
-    waiting.finish_and_clear();
-    let id = answer.map_err(|status| explain(reference, status))?.into_inner().image_ref;
+    let mut view = View::new(reference, quiet);
+    let pulled = tokio::select! {
+        pulled = watched(reference, &mut view, daemon) => pulled,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!(
+            "interrupted; the daemon goes on with it: see `podwright ops`, or pull it again to look on"
+        )),
+    };
+    view.end();
+    let id = pulled?;
     if !quiet {
         let size = find(&id, daemon).await?.map_or(0, |image| image.size);
         let (size, took) = (human::size(size), begun.elapsed().as_secs_f64());
         writeln!(std::io::stderr(), "pulled {reference}: {size} in {took:.1} s")?;
     }
     Ok(id)
+}
+
+async fn watched(reference: &str, view: &mut View, daemon: &mut Daemon) -> anyhow::Result<String> {
+    let failed = |status| explain(reference, status);
+    let request = node::PullRequest { image: reference.into() };
+    let mut stream = match daemon.node.pull(request).await {
+        Ok(stream) => stream.into_inner(),
+        // A daemon from before it told how far it is.
+        Err(status) if status.code() == Code::Unimplemented => {
+            let image = Some(ImageSpec { image: reference.into(), ..Default::default() });
+            let request = PullImageRequest { image, ..Default::default() };
+            let answer = daemon.images.pull_image(request).await;
+            return Ok(answer.map_err(failed)?.into_inner().image_ref);
+        }
+        Err(status) => return Err(failed(status)),
+    };
+    while let Some(now) = stream.message().await.map_err(failed)? {
+        view.show(&now)?;
+        if !now.image_id.is_empty() {
+            return Ok(now.image_id);
+        }
+    }
+    bail!("pulling {reference}: the daemon told no end")
 }
 
 /// The refusal, with the reference unless it says that itself.
@@ -64,16 +97,6 @@ pub(crate) async fn find(image: &str, daemon: &mut Daemon) -> anyhow::Result<Opt
     let image = Some(ImageSpec { image: image.into(), ..Default::default() });
     let request = ImageStatusRequest { image, verbose: false };
     Ok(daemon.images.image_status(request).await?.into_inner().image)
-}
-
-/// What moves while the daemon pulls. CRI tells nothing of how far it is. Drawn on a terminal
-/// only.
-fn spinner(reference: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} pulling {msg}  {elapsed}");
-    let bar = ProgressBar::new_spinner().with_message(reference.to_owned());
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
 }
 
 #[cfg(test)]

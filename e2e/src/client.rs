@@ -14,7 +14,9 @@ use crate::cri::image_service_client::ImageServiceClient;
 use crate::cri::runtime_service_client::RuntimeServiceClient;
 use crate::cri::*;
 use crate::node::node_client::NodeClient;
-use crate::node::{FsckRequest, FsckResponse, ListOperationsRequest, ListOperationsResponse};
+use crate::node::{
+    FsckRequest, FsckResponse, ListOperationsRequest, ListOperationsResponse, PullProgress,
+};
 
 /// What the kubelet receives at most.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -163,6 +165,34 @@ impl Client {
     ) -> Result<PullImageResponse, Status> {
         self.timed(deadline, request, |channel, request| async move {
             ImageServiceClient::new(channel).pull_image(request).await
+        })
+    }
+}
+
+/// One who looks on at a pull.
+#[derive(Debug)]
+pub struct Viewer<'c> {
+    client: &'c Client,
+    stream: tonic::Streaming<PullProgress>,
+}
+
+impl Client {
+    /// Our own PullImage, whose messages wait to be read.
+    pub fn view_pull(&self, image: &str) -> Result<Viewer<'_>, Status> {
+        let request = crate::node::PullRequest { image: image.into() };
+        let stream = self.timed(DEADLINE, request, |channel, request| async move {
+            NodeClient::new(channel).pull(request).await
+        })?;
+        Ok(Viewer { client: self, stream })
+    }
+}
+
+impl Viewer<'_> {
+    /// The next message; `None` at the end.
+    pub fn look(&mut self) -> Result<Option<PullProgress>, Status> {
+        self.client.tokio.block_on(async {
+            let late = |_| Status::deadline_exceeded("the stream says nothing");
+            tokio::time::timeout(DEADLINE, self.stream.message()).await.map_err(late)?
         })
     }
 }

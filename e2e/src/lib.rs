@@ -23,6 +23,7 @@ pub mod scripted;
 pub mod soak;
 pub mod spdy;
 pub mod stream;
+pub mod throttle;
 pub mod websocket;
 pub mod world;
 

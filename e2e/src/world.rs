@@ -1,6 +1,7 @@
 //! One daemon with all that it needs, in namespaces of its own.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -144,15 +145,27 @@ impl World {
     }
 
     /// Connects to an address of the world's own network.
-    pub fn connect(&self, to: std::net::SocketAddr) -> std::io::Result<std::net::TcpStream> {
+    pub fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        self.in_network(move || TcpStream::connect(to))
+    }
+
+    /// Listens at an address of the world's own network.
+    pub fn listen(&self, at: SocketAddr) -> io::Result<TcpListener> {
+        self.in_network(move || TcpListener::bind(at))
+    }
+
+    fn in_network<T: Send + 'static>(
+        &self,
+        open: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
         let network = std::fs::File::open(format!("/proc/{}/ns/net", self.init))?;
-        let connect = move || {
+        let inside = move || {
             let kind = Some(LinkNameSpaceType::Network);
             move_into_link_name_space(std::os::fd::AsFd::as_fd(&network), kind)?;
-            std::net::TcpStream::connect(to)
+            open()
         };
-        std::thread::spawn(connect).join().expect("connecting does not panic")
+        std::thread::spawn(inside).join().expect("opening a socket does not panic")
     }
 
     /// Runs a shell line inside; panics where it fails.

@@ -3,16 +3,20 @@
 //!
 //! Operations belong to the daemon, not to the caller that asked for them. The one that runs one tells it
 //! each stage it enters; whoever waits for it can say where it is and for how long. [`Operations`] lists all
-//! that there are; one leaves the list when nobody holds it any more.
+//! that there are; one leaves the list when it says that it has ended, or nobody holds it any more.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
+
+mod part;
+
+pub(crate) use part::{Part, PartProgress, State as PartState};
 
 /// All operations of the daemon; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -32,18 +36,10 @@ pub(crate) struct Operation {
     stage: Mutex<(&'static str, Instant)>,
     waits_for: Mutex<Vec<Arc<Mutex<String>>>>,
     callers: AtomicU32,
-    transfer: Counters,
+    parts: Mutex<Vec<Arc<Part>>>,
     cancel: CancellationToken,
     /// Where it is listed, and under which number.
     listed: (Operations, u64),
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    bytes_done: AtomicU64,
-    bytes_total: AtomicU64,
-    layers_done: AtomicU32,
-    layers_total: AtomicU32,
 }
 
 /// How much of what an operation moves is here.
@@ -55,6 +51,21 @@ pub(crate) struct Transfer {
     pub bytes_total: u64,
     pub layers_done: u32,
     pub layers_total: u32,
+}
+
+impl Transfer {
+    /// The sum of parts.
+    pub(crate) fn of(parts: &[PartProgress]) -> Self {
+        let mut sum = Self::default();
+        for part in parts {
+            sum.bytes_done = sum.bytes_done.saturating_add(part.fetched);
+            sum.bytes_total = sum.bytes_total.saturating_add(part.size);
+            let here = matches!(part.state, PartState::Done | PartState::AlreadyHere);
+            sum.layers_done += u32::from(here);
+            sum.layers_total += 1;
+        }
+        sum
+    }
 }
 
 /// Where an operation is at one moment.
@@ -75,7 +86,7 @@ pub(crate) struct Progress {
 
 /// Somebody waits for the operation, for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Caller<'a>(&'a Operation);
+pub(crate) struct Caller(Arc<Operation>);
 
 /// The operation waits for something, for as long as this lives.
 #[derive(Debug)]
@@ -112,7 +123,7 @@ impl Operations {
             stage: Mutex::new(("queued", now)),
             waits_for: Mutex::default(),
             callers: AtomicU32::new(0),
-            transfer: Counters::default(),
+            parts: Mutex::default(),
             cancel: CancellationToken::new(),
             listed: (self.clone(), number),
         });
@@ -130,8 +141,7 @@ impl Operations {
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        let (operations, number) = &self.listed;
-        lock(&operations.0).by_number.remove(number);
+        self.unlist();
     }
 }
 
@@ -165,23 +175,32 @@ impl Operation {
     }
 
     /// Counts a caller, until the answer is dropped.
-    pub(crate) fn caller(&self) -> Caller<'_> {
+    pub(crate) fn caller(self: &Arc<Self>) -> Caller {
         self.callers.fetch_add(1, Ordering::Relaxed);
-        Caller(self)
+        Caller(self.clone())
     }
 
     /// So much is to come.
-    pub(crate) fn expect(&self, bytes: u64, layers: u32) {
-        self.transfer.bytes_total.store(bytes, Ordering::Relaxed);
-        self.transfer.layers_total.store(layers, Ordering::Relaxed);
+    pub(crate) fn expect(&self, parts: Vec<Arc<Part>>) {
+        *lock(&self.parts) = parts;
     }
 
-    pub(crate) fn add_bytes(&self, bytes: u64) {
-        self.transfer.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+    /// The part of that number is now this one: another operation's that brings the same.
+    pub(crate) fn share(&self, number: usize, part: Arc<Part>) {
+        if let Some(place) = lock(&self.parts).get_mut(number) {
+            *place = part;
+        }
     }
 
-    pub(crate) fn add_layer(&self) {
-        self.transfer.layers_done.fetch_add(1, Ordering::Relaxed);
+    /// The parts, in their order.
+    pub(crate) fn parts(&self) -> Vec<PartProgress> {
+        lock(&self.parts).iter().map(|part| part.progress()).collect()
+    }
+
+    /// It has ended, and is listed no more, whoever still looks at it.
+    pub(crate) fn unlist(&self) {
+        let (operations, number) = &self.listed;
+        lock(&operations.0).by_number.remove(number);
     }
 
     /// Asks the operation to end at its next stage.
@@ -205,10 +224,6 @@ impl Operation {
         let mut waits_for: Vec<String> =
             lock(&self.waits_for).iter().map(|what| lock(what).clone()).collect();
         waits_for.retain(|what| !what.is_empty());
-        let Counters { bytes_done, bytes_total, layers_done, layers_total } = &self.transfer;
-        let bytes_total = bytes_total.load(Ordering::Relaxed);
-        // What one mirror sent wrong comes again from another.
-        let most = if bytes_total == 0 { u64::MAX } else { bytes_total };
         Progress {
             what: self.what.clone(),
             stage,
@@ -216,18 +231,13 @@ impl Operation {
             age: self.started.elapsed(),
             waits_for,
             callers: self.callers.load(Ordering::Relaxed),
-            transfer: Transfer {
-                bytes_done: bytes_done.load(Ordering::Relaxed).min(most),
-                bytes_total,
-                layers_done: layers_done.load(Ordering::Relaxed),
-                layers_total: layers_total.load(Ordering::Relaxed),
-            },
+            transfer: Transfer::of(&self.parts()),
             cancelled: self.cancel.is_cancelled(),
         }
     }
 }
 
-impl Drop for Caller<'_> {
+impl Drop for Caller {
     fn drop(&mut self) {
         self.0.callers.fetch_sub(1, Ordering::Relaxed);
     }
@@ -287,6 +297,34 @@ mod tests {
         assert_eq!(names(), ["second"]);
         drop(second);
         assert!(names().is_empty() && lock(&operations.0).by_number.is_empty());
+    }
+
+    #[test]
+    fn parts_add_up_and_a_second_try_begins_at_nothing() {
+        let operations = Operations::default();
+        let (first, second) = (operations.begin("first"), operations.begin("second"));
+        let (shared, own) = (Arc::new(Part::new("a", 10)), Arc::new(Part::new("a", 10)));
+        first.expect(vec![shared.clone(), Arc::new(Part::new("b", 5))]);
+        second.expect(vec![own]);
+        second.share(0, shared.clone());
+        shared.begin();
+        shared.add_fetched(7);
+        shared.begin();
+        shared.add_fetched(10);
+        shared.add_unpacked(30);
+        let [part] = &second.parts()[..] else { panic!("{:?}", second.parts()) };
+        assert_eq!((part.fetched, part.unpacked, part.state), (10, 30, PartState::Unpacking));
+        shared.done();
+        let sum = |bytes_done, bytes_total, layers_done, layers_total| Transfer {
+            bytes_done,
+            bytes_total,
+            layers_done,
+            layers_total,
+        };
+        assert_eq!(first.progress().transfer, sum(10, 15, 1, 2));
+        assert_eq!(second.progress().transfer, sum(10, 10, 1, 1));
+        first.unlist();
+        assert_eq!(operations.list().len(), 1);
     }
 
     #[test]

@@ -57,6 +57,7 @@ mod network;
 mod node;
 mod paths;
 mod planted;
+mod progress;
 mod recovery;
 mod resources;
 mod restart;

@@ -192,7 +192,7 @@ impl InFlight {
 }
 
 async fn wait(
-    operation: &Operation,
+    operation: &Arc<Operation>,
     mut outcome: watch::Receiver<Option<Outcome>>,
     patience: Option<Duration>,
 ) -> Outcome {
@@ -210,7 +210,7 @@ async fn wait(
 
 async fn within<T>(
     patience: Option<Duration>,
-    operation: &Operation,
+    operation: &Arc<Operation>,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let _caller = operation.caller();

@@ -25,6 +25,7 @@ mod in_flight;
 mod info;
 mod node;
 mod podwright;
+mod pull;
 mod runtime;
 mod sandboxes;
 mod signal;

@@ -10,7 +10,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::in_flight::{InFlight, patience};
-use super::{Ready, fsck, status, transfer};
+use super::{Ready, fsck, pull, status, transfer};
 use crate::image::Explained;
 use crate::operation::{Progress, Transfer};
 use crate::sandbox::Pods;
@@ -55,6 +55,15 @@ impl wire::node_server::Node for NodeService {
         self.ready.check(Request::new(()))?;
         let export = transfer::export(&self.pods.node.images, &request.into_inner().image)?;
         Ok(Response::new(Box::pin(export)))
+    }
+
+    async fn pull(
+        &self,
+        request: Request<wire::PullRequest>,
+    ) -> Result<Response<BoxStream<wire::PullProgress>>, Status> {
+        let name = self.ready.check(request)?.into_inner().image;
+        let view = pull::view(self.pods.node.images.clone(), name, self.ready.clone())?;
+        Ok(Response::new(Box::pin(view)))
     }
 
     async fn explain_registry(
@@ -105,7 +114,6 @@ fn endpoint(explained: Explained) -> wire::RegistryEndpoint {
 }
 
 fn message(progress: Progress) -> wire::Operation {
-    let Transfer { bytes_done, bytes_total, layers_done, layers_total } = progress.transfer;
     let moves = progress.transfer != Transfer::default();
     wire::Operation {
         what: progress.what,
@@ -114,12 +122,7 @@ fn message(progress: Progress) -> wire::Operation {
         age_ms: milliseconds(progress.age),
         waiting_callers: progress.callers,
         waits_for: progress.waits_for,
-        transfer: moves.then_some(wire::Transfer {
-            bytes_done,
-            bytes_total,
-            layers_done,
-            layers_total,
-        }),
+        transfer: moves.then_some(pull::transfer(progress.transfer)),
         cancelled: progress.cancelled,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use snapshotter::LayerId;
 
@@ -9,7 +10,7 @@ use super::Images;
 use super::digest::Digest;
 use super::error::Error;
 use super::pull::blocking;
-use crate::operation::Operation;
+use crate::operation::{Operation, Part};
 
 /// Something that no image has.
 #[derive(Debug, Clone)]
@@ -68,14 +69,16 @@ impl Images {
         let list = snapshotter.clone();
         let all =
             blocking(move || list.layers().map_err(|err| Error::Snapshot(err.to_string()))).await?;
-        operation.expect(0, u32::try_from(all.len()).unwrap_or(u32::MAX));
+        let part = |layer: &LayerId| Arc::new(Part::new(layer.as_str(), 0));
+        let parts: Vec<_> = all.iter().map(part).collect();
+        operation.expect(parts.clone());
         let (mut count, mut damaged) = (0, Vec::new());
-        for layer in all {
+        for (layer, part) in all.into_iter().zip(parts) {
             let _lease = inner.layers.lease([layer.clone()]);
             let _reading = operation.waits_for(format!("layer {layer}"));
             let (checker, of) = (snapshotter.clone(), layer.clone());
             let found = blocking(move || Ok(checker.has(&of).then(|| checker.verify(&of)))).await?;
-            operation.add_layer();
+            part.done();
             // Removed since it was listed.
             let Some(found) = found else { continue };
             count += 1;

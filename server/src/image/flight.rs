@@ -60,6 +60,15 @@ impl<K: Eq + Hash, T: Clone, N: Clone> Flights<K, T, N> {
         (work, note, Role::Started)
     }
 
+    /// Joins work under way whose key is as wanted.
+    pub(super) fn find(&self, wanted: impl Fn(&K) -> bool) -> Option<(Work<T>, N)> {
+        let flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.iter().filter(|(key, _)| wanted(key)).find_map(|(_, (weak, note))| {
+            let work = weak.upgrade().filter(|work| work.peek().is_none())?;
+            Some((work, note.clone()))
+        })
+    }
+
     /// Forgets work that has ended, and what was told of it.
     pub(super) fn forget_ended(&self) {
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use snapshotter::{LayerId, Snapshotter};
 
-use crate::operation::Operations;
+use crate::operation::{Operations, Part};
 use crate::store::Store;
 use crate::telemetry::Tasks;
 
@@ -130,7 +130,7 @@ struct Inner {
     pulls: Flights<(Reference, Credentials), Result<Digest, Shared>, Arc<Progress>>,
     /// Layers of pulls that may have failed: the next try shall find them.
     lingering: Mutex<HashMap<Reference, (Instant, Arc<Lease>)>>,
-    layer_flights: Flights<pull::LayerKey, pull::LayerResult, ()>,
+    layer_flights: Flights<pull::LayerKey, pull::LayerResult, Arc<Part>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -231,10 +231,21 @@ impl Images {
                 if let Err(err) = work.await {
                     tracing::warn!(%err, progress = %progress.now(), "image not pulled");
                 }
+                progress.operation().unlist();
                 inner.pulls.forget_ended();
             });
         }
         Ok(Pull { work, progress })
+    }
+
+    /// Joins a pull of that reference that is under way, whoever's credentials it has.
+    ///
+    /// # Errors
+    /// When the text is no reference.
+    pub(crate) fn join_pull(&self, reference: &str) -> Result<Option<Pull>, Error> {
+        let reference = Reference::parse(reference)?;
+        let found = self.0.pulls.find(|(of, _)| *of == reference);
+        Ok(found.map(|(work, progress)| Pull { work, progress }))
     }
 
     /// The pulls under way.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::operation::{Operation, Progress as Snapshot};
+use super::manifest::Descriptor;
+use crate::operation::{Operation, Part, PartProgress, Progress as Snapshot};
 
 /// Shared between a pull and all who wait for it or watch it.
 #[derive(Debug)]
@@ -18,26 +19,34 @@ impl Progress {
         self.0.enter(stage).ok();
     }
 
-    pub(super) fn expect(&self, bytes: u64, layers: usize) {
-        self.0.expect(bytes, u32::try_from(layers).unwrap_or(u32::MAX));
+    /// Layers to come: a part for each.
+    pub(super) fn expect<'a>(
+        &self,
+        layers: impl Iterator<Item = &'a Descriptor>,
+    ) -> Vec<Arc<Part>> {
+        let part = |layer: &Descriptor| Arc::new(Part::new(layer.digest.as_str(), layer.size));
+        let parts: Vec<_> = layers.map(part).collect();
+        self.0.expect(parts.clone());
+        parts
     }
 
-    pub(super) fn add(&self, bytes: u64) {
-        self.0.add_bytes(bytes);
-    }
-
-    /// One more layer is here.
-    pub(super) fn add_layer(&self) {
-        self.0.add_layer();
+    /// The layer of that number is brought by whoever this part is of.
+    pub(super) fn share(&self, number: usize, part: &Arc<Part>) {
+        self.0.share(number, part.clone());
     }
 
     /// The operation that it is.
-    pub(crate) fn operation(&self) -> &Operation {
+    pub(crate) fn operation(&self) -> &Arc<Operation> {
         &self.0
     }
 
     /// Where the pull is now.
     pub(crate) fn now(&self) -> Snapshot {
         self.0.progress()
+    }
+
+    /// Its layers, in their order, once they are known.
+    pub(crate) fn layers(&self) -> Vec<PartProgress> {
+        self.0.parts()
     }
 }

@@ -25,6 +25,7 @@ use super::source::Source;
 use super::table::ImageRecord;
 use super::unpack::{Goal, Place, unpack};
 use super::{Inner, Shared};
+use crate::operation::Part;
 
 /// Indexes within indexes.
 const MAX_NESTING: usize = 4;
@@ -87,10 +88,9 @@ pub(super) async fn bring(
     let lease = Arc::new(pulling.inner.layers.lease(names.iter().cloned()));
     pulling.inner.linger_no_more(None);
     pulling.inner.linger(&reference, &lease);
-    let sizes = resolved.manifest.layers.iter().map(|layer| layer.size);
-    pulling.progress.expect(sizes.sum(), resolved.manifest.layers.len());
+    let parts = pulling.progress.expect(wanted.iter().map(|wanted| &wanted.descriptor));
     pulling.progress.enter("fetching and unpacking layers");
-    pulling.layers(&wanted).await?;
+    pulling.layers(&wanted, &parts).await?;
     pulling.progress.enter("putting layers in place");
     let settling = pulling.inner.layers.clone();
     let (layers, lease) = blocking(move || settling.settle(&names)).await?;
@@ -175,38 +175,34 @@ impl Pulling {
     }
 
     /// Brings every layer here.
-    async fn layers(&self, wanted: &[Wanted]) -> Result<(), Error> {
+    async fn layers(&self, wanted: &[Wanted], parts: &[Arc<Part>]) -> Result<(), Error> {
         let at_once = self.inner.settings.max_concurrent_downloads.max(1);
         // Collected: as a lazy iterator it would make this future too general to be sent.
-        let work: Vec<_> = wanted.iter().map(|layer| self.layer(layer)).collect();
+        let numbered = wanted.iter().zip(parts).enumerate();
+        let work: Vec<_> =
+            numbered.map(|(number, (layer, part))| self.layer(layer, number, part)).collect();
         stream::iter(work).buffer_unordered(at_once).try_collect().await
     }
 
     /// Fetches a layer that is not here, or waits for another pull that does. Whoever joined and fails tries once
     /// for itself, since the other's credentials or endpoints may have been at fault.
-    async fn layer(&self, wanted: &Wanted) -> Result<(), Error> {
+    async fn layer(&self, wanted: &Wanted, number: usize, part: &Arc<Part>) -> Result<(), Error> {
         let (layers, layer) = (self.inner.layers.clone(), wanted.layer.clone());
         if blocking(move || Ok(layers.has(&layer))).await? {
-            self.progress.add(wanted.descriptor.size);
-            self.progress.add_layer();
+            part.already_here();
             return Ok(());
         }
         let key = LayerKey { blob: wanted.descriptor.digest.clone(), layer: wanted.layer.clone() };
         let mut tried = false;
         loop {
-            let (work, (), role) = self.inner.layer_flights.join(key.clone(), || {
+            let (work, brought, role) = self.inner.layer_flights.join(key.clone(), || {
                 let (inner, source) = (self.inner.clone(), self.source.clone());
-                let job = fetch(inner, source, self.progress.clone(), wanted.clone());
-                (job.map(|result| result.map_err(Arc::new)).boxed(), ())
+                let job = fetch(inner, source, part.clone(), wanted.clone());
+                (job.map(|result| result.map_err(Arc::new)).boxed(), part.clone())
             });
+            self.progress.share(number, &brought);
             match (work.await, role) {
-                (Ok(()), role) => {
-                    if role == Role::Joined {
-                        self.progress.add(wanted.descriptor.size);
-                    }
-                    self.progress.add_layer();
-                    return Ok(());
-                }
+                (Ok(()), _) => return Ok(()),
                 (Err(err), Role::Joined) if !tried => {
                     tracing::debug!(%err, "another pull's layer failed; trying it here");
                     tried = true;
@@ -221,7 +217,7 @@ impl Pulling {
 async fn fetch(
     inner: Arc<Inner>,
     source: Source,
-    progress: Arc<Progress>,
+    part: Arc<Part>,
     wanted: Wanted,
 ) -> Result<(), Error> {
     let Wanted { descriptor, diff_id, layer } = wanted;
@@ -243,7 +239,7 @@ async fn fetch(
             place: Place::Free,
             always_allowed: inner.settings.always_allowed,
         };
-        match unpack(blob, goal, inner.layers.clone(), progress.clone()).await {
+        match unpack(blob, goal, inner.layers.clone(), part.clone()).await {
             // Bounded: each time one endpoint less is trusted.
             Err(err @ Error::Content(_)) if source.distrust(&digest) => {
                 tracing::warn!(%err, "asking another endpoint for the layer");
@@ -254,7 +250,9 @@ async fn fetch(
     blocking(move || {
         inner.layers.measure(&layer);
         drop(lease);
-        kept.map_or(Ok(()), |draft| draft.keep(&inner.content, &digest))
+        kept.map_or(Ok(()), |draft| draft.keep(&inner.content, &digest))?;
+        part.done();
+        Ok(())
     })
     .await
 }

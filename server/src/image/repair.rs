@@ -15,6 +15,7 @@ use super::pull::{Wanted, blocking, stack};
 use super::table::Image;
 use super::unpack::{Goal, Place, unpack};
 use super::{Images, Inner};
+use crate::operation::Part;
 
 impl Images {
     /// Makes a layer again that is not as it should be.
@@ -78,7 +79,8 @@ async fn fetch(
     progress: Arc<Progress>,
 ) -> Result<(), Error> {
     let Wanted { descriptor, diff_id, layer } = wanted;
-    progress.expect(descriptor.size, 1);
+    let part = Arc::new(Part::new(descriptor.digest.as_str(), descriptor.size));
+    progress.operation().expect(vec![part.clone()]);
     progress.enter("fetching and unpacking the layer");
     loop {
         let was_kept = inner.content.has(&descriptor.digest);
@@ -91,14 +93,14 @@ async fn fetch(
             place: Place::Replacing,
             always_allowed: inner.settings.always_allowed,
         };
-        match unpack(flow, goal, inner.layers.clone(), progress.clone()).await {
+        match unpack(flow, goal, inner.layers.clone(), part.clone()).await {
             // What is kept of it has been damaged too; the registry may be better.
             Err(err @ Error::Content(_)) if was_kept => {
                 tracing::warn!(%err, "the kept blob is wrong");
                 let (inner, digest) = (inner.clone(), descriptor.digest.clone());
                 blocking(move || inner.content.remove(&digest)).await?;
             }
-            other => return other.map(drop),
+            other => return other.map(|_| part.done()),
         }
     }
 }

@@ -17,9 +17,9 @@ use super::digest::{Algorithm, Digest, Hasher};
 use super::error::Error;
 use super::gc::Layers;
 use super::manifest::Descriptor;
-use super::progress::Progress;
 use super::source::Flow;
 use crate::failpoint;
+use crate::operation::Part;
 
 /// Pieces of the blob that wait for the inflating thread; each at most some hundred KiB.
 const NETWORK_DEPTH: usize = 8;
@@ -82,16 +82,19 @@ pub(super) async fn unpack(
     mut blob: Flow,
     goal: Goal,
     layers: Arc<Layers>,
-    progress: Arc<Progress>,
+    part: Arc<Part>,
 ) -> Result<Option<Draft>, Error> {
     let Goal { descriptor, diff_id, layer, keep, place, always_allowed } = goal;
+    part.begin();
     let limit = max_inflated(descriptor.size, always_allowed);
     let (network, pieces) = mpsc::channel(NETWORK_DEPTH);
     let (inflated, stream) = sync_channel(INFLATED_DEPTH);
     let (spent, fresh) = sync_channel(INFLATED_DEPTH + 2);
     let source = Source::new(pieces, descriptor.clone(), keep);
     let output = Output::new(inflated, fresh, &diff_id, limit);
-    let stream = Stream { pieces: stream, spent, current: Vec::new(), at: 0, ended: false };
+    let unpacking = part.clone();
+    let stream =
+        Stream { pieces: stream, spent, part: unpacking, current: Vec::new(), at: 0, ended: false };
     let inflating = tokio::task::spawn_blocking(move || inflate(source, output));
     let of = descriptor.clone();
     let extracting = tokio::task::spawn_blocking(move || {
@@ -101,7 +104,7 @@ pub(super) async fn unpack(
         // Said here, since nobody may be waiting any more: what had been unpacked was renamed away just now.
         extracted.inspect_err(|_| layers.empty_trash_soon())
     });
-    let downloaded = download(&mut blob, &network, &progress).await;
+    let downloaded = download(&mut blob, &network, &part).await;
     drop(network);
     let lost = |err: tokio::task::JoinError| Error::Internal(format!("unpack: {err}"));
     let inflated = inflating.await.map_err(lost)?;
@@ -153,12 +156,12 @@ fn wrong_diff(descriptor: &Descriptor, want: &Digest, got: &str) -> Error {
 async fn download(
     blob: &mut Flow,
     network: &mpsc::Sender<Bytes>,
-    progress: &Progress,
+    part: &Part,
 ) -> Result<(), Failure> {
     while let Some(bytes) = blob.chunk().await? {
         let count = bytes.len() as u64;
         network.send(bytes).await.map_err(|_| Failure::Stopped)?;
-        progress.add(count);
+        part.add_fetched(count);
     }
     Ok(())
 }
@@ -362,6 +365,7 @@ fn pump(decoder: &mut impl Read, output: &mut Output) -> Result<(), Pump> {
 struct Stream {
     pieces: Receiver<Vec<u8>>,
     spent: SyncSender<Vec<u8>>,
+    part: Arc<Part>,
     current: Vec<u8>,
     at: usize,
     ended: bool,
@@ -377,6 +381,7 @@ impl Read for Stream {
             let next = self.pieces.recv().map_err(stopped)?;
             let spent = std::mem::replace(&mut self.current, next);
             self.at = 0;
+            self.part.add_unpacked(self.current.len() as u64);
             // Full: there are buffers enough.
             self.spent.try_send(spent).ok();
             if self.current.is_empty() {
