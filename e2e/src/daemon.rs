@@ -83,7 +83,8 @@ pub(crate) fn configure(world: &World) {
          [runtimes]\ncrun = \"{}\"\nrunc = \"{}\"\n\n\
          [cgroup]\nparent = \"/{}\"\ndriver = \"cgroupfs\"\n\n\
          [network]\nconf_dir = \"{dir}/cni/conf\"\nbin_dirs = [\"{}\"]\ncache_dir = \"{dir}/cni/cache\"\n\n\
-         [registry]\nhosts_dir = \"{dir}/certs.d\"\n",
+         [registry]\nhosts_dir = \"{dir}/certs.d\"\n\n\
+         [devices]\ncdi_spec_dirs = [\"{dir}/cdi/a\", \"{dir}/cdi/b\"]\n",
         world.options.runtime,
         world.shim().display(),
         crun.display(),

@@ -58,6 +58,10 @@ pub(crate) struct Config {
     /// How long the output of an exec is read on after its process ended.
     pub exec_drain: Duration,
     pub streaming: StreamingConfig,
+    /// Where vendors describe their devices; a later directory's description replaces an earlier one's.
+    pub cdi_spec_dirs: Vec<PathBuf>,
+    /// Devices belong to the user and group that the container's security context names, as in the pod's volumes.
+    pub device_ownership_from_security_context: bool,
 }
 
 /// Who makes cgroups.
@@ -179,6 +183,9 @@ impl Config {
             shm_size: from.integer("shm_size", 64 << 20, (64 << 10)..=(1 << 40)),
             exec_drain: Duration::from_secs(from.integer("exec.drain_seconds", 1, 0..=3600)),
             streaming: streaming(&mut from),
+            cdi_spec_dirs: from.paths("devices.cdi_spec_dirs", &["/etc/cdi", "/var/run/cdi"]),
+            device_ownership_from_security_context: from
+                .boolean("devices.ownership_from_security_context", false),
         };
         from.finish().map(|()| config)
     }

@@ -152,10 +152,22 @@ fn assemble(config: Config, instance: Instance) -> Result<Pods> {
     };
     let networks = Networks::load(&config.network.conf_dir);
     let hands = Hands { cni: Arc::new(cni), snapshotter };
-    let facts = facts::node(&host)?;
+    let facts = facts::node(&config, &host)?;
     let undone = Undone::default();
-    let node =
-        Node { config, host, facts, store, tasks, operations, hands, images, instance, undone };
+    let cdi = container::cdi::Registry::new(config.cdi_spec_dirs.clone());
+    let node = Node {
+        config,
+        host,
+        facts,
+        store,
+        tasks,
+        operations,
+        hands,
+        images,
+        instance,
+        undone,
+        cdi,
+    };
     Ok(Pods::new(Arc::new(node), networks))
 }
 

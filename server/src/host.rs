@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::{CgroupDriver, Config};
 use crate::error::{Error, Result};
 
+use features::Features;
+
 pub(crate) mod cgroup;
+pub(crate) mod features;
 pub(crate) mod instance;
 pub(crate) mod process;
 pub(crate) mod storage;
@@ -41,6 +44,8 @@ pub(crate) struct Host {
 pub(crate) struct Handler {
     pub name: String,
     pub binary: PathBuf,
+    #[serde(default)]
+    pub features: Features,
 }
 
 /// OCI runtimes looked for on PATH, best first: the first one found is the default.
@@ -60,9 +65,10 @@ impl Host {
         let cgroup_v2 = is_cgroup2("/sys/fs/cgroup");
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let effective = capability_mask(&status, "CapEff:");
-        let handlers = discover(config);
-        let default_handler = default_handler(config, &handlers)?;
         let uname = rustix::system::uname();
+        let kernel = uname.release().to_string_lossy().into_owned();
+        let handlers = discover(config, &kernel);
+        let default_handler = default_handler(config, &handlers)?;
         Ok(Self {
             boot_id: read("/proc/sys/kernel/random/boot_id")?,
             cgroup_v2,
@@ -71,7 +77,7 @@ impl Host {
             oom_score_adj: read("/proc/self/oom_score_adj")?.parse().unwrap_or(0),
             bounding: capability_mask(&status, "CapBnd:"),
             hostname: uname.nodename().to_string_lossy().into_owned(),
-            kernel: uname.release().to_string_lossy().into_owned(),
+            kernel,
             handlers,
             default_handler,
             storage: storage::Storage::default(),
@@ -125,17 +131,22 @@ fn capability_mask(status: &str, line: &str) -> u64 {
         .unwrap_or(0)
 }
 
-fn discover(config: &Config) -> BTreeMap<String, Handler> {
-    let mut handlers = BTreeMap::new();
-    for name in DISCOVERED {
-        if let Some(binary) = find_on_path(name) {
-            handlers.insert(name.to_owned(), Handler { name: name.to_owned(), binary });
-        }
-    }
-    for (name, binary) in &config.runtimes {
-        handlers.insert(name.clone(), Handler { name: name.clone(), binary: binary.clone() });
-    }
-    handlers
+fn discover(config: &Config, kernel: &str) -> BTreeMap<String, Handler> {
+    let found = DISCOVERED.map(|name| Some((name.to_owned(), find_on_path(name)?)));
+    let mut binaries: BTreeMap<String, PathBuf> = found.into_iter().flatten().collect();
+    binaries.extend(config.runtimes.clone());
+    // All are asked at once: the slowest decides how long the daemon's start takes.
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = binaries
+            .values()
+            .map(|binary| scope.spawn(move || features::of(binary, kernel)))
+            .collect();
+        let features = asked.into_iter().map(|one| one.join().unwrap_or_default());
+        let handler = |((name, binary), features): ((String, PathBuf), Features)| {
+            (name.clone(), Handler { name, binary, features })
+        };
+        binaries.clone().into_iter().zip(features).map(handler).collect()
+    })
 }
 
 fn default_handler(config: &Config, handlers: &BTreeMap<String, Handler>) -> Result<String> {

@@ -159,6 +159,8 @@ fn build(node: &Node, request: Request, prepared: Prepared, found: Found) -> Res
     let view = view(&image);
     let lower: Vec<PathBuf> = mounts.iter().flat_map(volume::directories).collect();
     let mut facts = facts::gather(&config, found.mount_sources, &lower, target_pid)?;
+    facts.cdi = node.cdi.edits(&config)?;
+    facts.runtime = handler.features;
     for volume in &volumes {
         facts.mount_sources[volume.mount] = volume::source(&bundle, volume.mount);
     }

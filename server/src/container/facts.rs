@@ -17,7 +17,7 @@ use oci_spec::runtime::LinuxSeccomp;
 use rustix::fs::OFlags;
 
 use super::config::{ContainerConfig, Security, SecurityProfile};
-use super::spec::{self, Accounts, Facts};
+use super::spec::{self, Accounts, DeviceNode, Facts};
 use crate::error::{Error, Result};
 
 pub(crate) use node::node;
@@ -48,7 +48,16 @@ pub(crate) fn gather(
         accounts: accounts(layers)?,
         seccomp: if privileged { None } else { seccomp(&config.security)? },
         target_pid: target.map(|pid| format!("/proc/{pid}/ns/pid").into()),
+        ..Facts::default()
     })
+}
+
+/// The device node at a path of the host.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn device(path: &Path) -> std::io::Result<DeviceNode> {
+    devices::one(path)
 }
 
 /// The directories, topmost first, that make up the directory `path` of the image whose layers these are; `None` if

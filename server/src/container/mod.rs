@@ -15,6 +15,7 @@ use crate::id::{ContainerId, SandboxId};
 use crate::resource::Resource;
 
 pub(crate) mod attach;
+pub(crate) mod cdi;
 pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod exec;

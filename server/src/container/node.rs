@@ -5,9 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::container::spec;
 use crate::container::state::{Event, Refused};
 use crate::container::{Container, Intent, Record, TABLE};
+use crate::container::{cdi, spec};
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::instance::Instance;
@@ -35,6 +35,7 @@ pub(crate) struct Node {
     pub images: Images,
     pub instance: Instance,
     pub undone: Undone,
+    pub cdi: cdi::Registry,
 }
 
 /// Creates that failed and could not be undone whole; released again with their sandbox.

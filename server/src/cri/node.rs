@@ -41,15 +41,21 @@ pub(super) fn status(pods: &Arc<Pods>, verbose: bool) -> cri::StatusResponse {
             trouble.unwrap_or_default(),
         ),
     ];
-    let features =
-        cri::RuntimeHandlerFeatures { recursive_read_only_mounts: false, user_namespaces: false };
-    let names = std::iter::once(String::new()).chain(pods.node.host.handlers.keys().cloned());
+    let host = &pods.node.host;
+    // The default handler has an entry without a name too.
+    let names = std::iter::once("").chain(host.handlers.keys().map(String::as_str));
+    let handlers = names.filter_map(|name| {
+        let features = host.handler(name).ok()?.features;
+        let features = cri::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: features.recursive_read_only,
+            user_namespaces: features.user_namespaces,
+        };
+        Some(cri::RuntimeHandler { name: name.to_owned(), features: Some(features) })
+    });
     cri::StatusResponse {
         status: Some(cri::RuntimeStatus { conditions }),
         info: if verbose { info::status(pods) } else { Default::default() },
-        runtime_handlers: names
-            .map(|name| cri::RuntimeHandler { name, features: Some(features) })
-            .collect(),
+        runtime_handlers: handlers.collect(),
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: false,

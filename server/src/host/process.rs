@@ -1,8 +1,13 @@
 //! A process that we did not fork, known by its pid and the time at which it started.
 
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// Field 22 of /proc/PID/stat: when the process started, in clock ticks since boot. `None`: it is gone.
@@ -114,14 +119,35 @@ pub(crate) struct Output {
 ///
 /// # Errors
 /// A text if it could not be started or did not end in time.
-pub(crate) fn run(command: &mut std::process::Command, limit: Duration) -> Result<Output, String> {
-    use std::io::Read;
-    use std::os::unix::process::CommandExt;
-    use std::process::Stdio;
+pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<Output, String> {
+    finish(command.stdout(Stdio::null()), limit)
+}
+
+/// The same, and the first `most` bytes of what it printed.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn output(
+    command: &mut Command,
+    limit: Duration,
+    most: u64,
+) -> Result<(Output, Vec<u8>), String> {
+    let memory = rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC);
+    let mut memory = File::from(memory.map_err(|err| err.to_string())?);
+    let theirs = memory.try_clone().map_err(|err| err.to_string())?;
+    let output = finish(command.stdout(theirs), limit)?;
+    let mut printed = Vec::new();
+    memory
+        .rewind()
+        .and_then(|()| memory.take(most).read_to_end(&mut printed))
+        .map_err(|err| err.to_string())?;
+    Ok((output, printed))
+}
+
+fn finish(command: &mut Command, limit: Duration) -> Result<Output, String> {
     const MAX_STDERR: u64 = 16 << 10;
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()
@@ -161,8 +187,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap();
         assert_eq!(working_in(&path), []);
-        let mut child =
-            std::process::Command::new("sleep").arg("60").current_dir(&path).spawn().unwrap();
+        let mut child = Command::new("sleep").arg("60").current_dir(&path).spawn().unwrap();
         let found = working_in(&path);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -173,7 +198,7 @@ mod tests {
     fn a_process_at_work_is_told_from_one_that_sleeps() {
         let me = activity(std::process::id()).unwrap();
         assert!(me.running, "this very thread");
-        let mut command = std::process::Command::new("sh");
+        let mut command = Command::new("sh");
         let mut child = command.args(["-c", "while :; do :; done"]).spawn().unwrap();
         let start = Instant::now();
         while activity(child.id()).is_none_or(|busy| busy.ticks < 5 || busy.main != 'R') {
@@ -189,7 +214,7 @@ mod tests {
     fn a_command_that_hangs_is_ended_with_its_children() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap();
-        let mut command = std::process::Command::new("sh");
+        let mut command = Command::new("sh");
         command.args(["-c", "sleep 60 & sleep 60"]).current_dir(&path);
         let err = run(&mut command, Duration::from_millis(200)).unwrap_err();
         assert!(err.contains("did not end"), "{err}");
@@ -199,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_pid_is_believed_only_with_its_start_time() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let started = start_time(child.id()).unwrap();
         assert!(is_alive(child.id(), started));
         assert!(!is_alive(child.id(), started + 1));

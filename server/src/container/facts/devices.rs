@@ -63,6 +63,13 @@ fn walk(dir: &Path, target: &str, access: &str, depth: usize, nodes: &mut Vec<De
     }
 }
 
+/// The device at `path`.
+pub(super) fn one(path: &Path) -> std::io::Result<DeviceNode> {
+    let path = std::fs::canonicalize(path)?;
+    node(&path, path.to_string_lossy().into_owned(), "rwm")
+        .ok_or_else(|| std::io::Error::other("is no device"))
+}
+
 fn node(path: &Path, target: String, access: &str) -> Option<DeviceNode> {
     let meta = std::fs::symlink_metadata(path).ok()?;
     let kind = if meta.file_type().is_block_device() {

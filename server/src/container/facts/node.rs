@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::mountinfo;
+use crate::config::Config;
 use crate::container::spec::{AppArmor, Node};
 use crate::error::Result;
 use crate::host::Host;
@@ -19,7 +20,7 @@ const CGROUP2_OPTIONS: [&str; 2] = ["nsdelegate", "memory_recursiveprot"];
 ///
 /// # Errors
 /// When the table of mounts cannot be read.
-pub(crate) fn node(host: &Host) -> Result<Node> {
+pub(crate) fn node(config: &Config, host: &Host) -> Result<Node> {
     let cgroup2_options = mountinfo::read()?
         .into_iter()
         .filter(|mount| mount.fs_type == "cgroup2" && mount.point == Path::new(CGROUP_ROOT))
@@ -40,7 +41,7 @@ pub(crate) fn node(host: &Host) -> Result<Node> {
         cgroup2_options,
         apparmor: apparmor(),
         selinux: Path::new(SELINUX).exists(),
-        recursive_read_only: false,
+        devices_of_container: config.device_ownership_from_security_context,
     })
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
-use super::Input;
+use super::{Identity, Input};
 
 /// A device node of the host, as a container shall see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub(crate) struct DeviceNode {
 pub(crate) enum DeviceKind {
     Block,
     Char,
+    Fifo,
 }
 
 impl DeviceNode {
@@ -34,6 +35,7 @@ impl DeviceNode {
         match self.kind {
             DeviceKind::Block => LinuxDeviceType::B,
             DeviceKind::Char => LinuxDeviceType::C,
+            DeviceKind::Fifo => LinuxDeviceType::P,
         }
     }
 
@@ -51,19 +53,35 @@ impl DeviceNode {
     }
 }
 
-/// Those asked for, and for a privileged container those of the host; a path is made once.
-pub(super) fn nodes(input: &Input<'_>) -> Vec<LinuxDevice> {
+/// Those that CDI brings and those asked for, and for a privileged container those of the host; of several at one
+/// path the first counts.
+pub(super) fn nodes(input: &Input<'_>, identity: &Identity) -> Vec<LinuxDevice> {
     let host: &[DeviceNode] =
         if input.config.security.privileged { &input.facts.host_devices } else { &[] };
     let mut seen = HashSet::new();
     input
         .facts
-        .devices
-        .iter()
-        .chain(host)
-        .filter(|device| seen.insert(device.path.as_str()))
-        .map(DeviceNode::to_oci)
+        .cdi
+        .nodes(identity.uid, identity.gid)
+        .chain(asked(input))
+        .chain(host.iter().cloned())
+        .filter(|device| seen.insert(device.path.clone()))
+        .map(|device| device.to_oci())
         .collect()
+}
+
+/// Those asked for, with the owner that the node's configuration wants.
+fn asked<'a>(input: &Input<'a>) -> impl Iterator<Item = DeviceNode> + 'a {
+    let Input { config, node, facts, .. } = *input;
+    let id = |asked: Option<i64>| {
+        asked.filter(|_| node.devices_of_container).and_then(|id| u32::try_from(id).ok())
+    };
+    let (user, group) = (id(config.security.run_as_user), id(config.security.run_as_group));
+    facts.devices.iter().cloned().map(move |mut device| {
+        device.uid = user.unwrap_or(device.uid);
+        device.gid = group.unwrap_or(device.gid);
+        device
+    })
 }
 
 /// All or, beside what runtimes allow anyway, only those asked for.
@@ -72,7 +90,9 @@ pub(super) fn cgroup_rules(input: &Input<'_>) -> Vec<LinuxDeviceCgroup> {
     all.set_allow(input.config.security.privileged).set_access(Some("rwm".into()));
     let mut rules = vec![all];
     if !input.config.security.privileged {
-        rules.extend(input.facts.devices.iter().map(|device| {
+        let cdi = input.facts.cdi.devices.iter().map(|device| &device.node);
+        let devices = input.facts.devices.iter().chain(cdi);
+        rules.extend(devices.filter(|device| device.kind != DeviceKind::Fifo).map(|device| {
             let mut rule = LinuxDeviceCgroup::default();
             rule.set_allow(true)
                 .set_typ(Some(device.oci_kind()))

@@ -75,7 +75,7 @@ pub(super) fn device(path: &str, minor: u32) -> DeviceNode {
     }
 }
 
-fn config() -> ContainerConfig {
+pub(crate) fn config() -> ContainerConfig {
     ContainerConfig {
         metadata: ContainerMetadata { name: "web".into(), attempt: 0 },
         image: ImageSpec {
@@ -161,7 +161,7 @@ pub(super) fn plain() -> Fixture {
             cgroup2_options: vec!["nsdelegate".into()],
             apparmor: AppArmor::Absent,
             selinux: false,
-            recursive_read_only: false,
+            devices_of_container: false,
         },
         facts: Facts {
             accounts: Accounts {

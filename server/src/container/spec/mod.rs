@@ -11,6 +11,7 @@ mod annotations;
 pub(crate) mod caps;
 pub(crate) mod cgroup;
 mod devices;
+mod edits;
 pub(crate) mod identity;
 mod mounts;
 mod namespaces;
@@ -21,7 +22,7 @@ pub(crate) mod seccomp;
 pub(crate) mod unsupported;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod invariants;
 #[cfg(test)]
@@ -34,9 +35,11 @@ use oci_spec::runtime::{Linux, LinuxSeccomp, Root, Spec};
 use super::config::{ContainerConfig, SecurityProfile};
 use super::place::Place;
 use crate::error::{Error, Result};
+use crate::host::features::Features;
 use crate::id::ContainerId;
 
 pub(crate) use devices::{DeviceKind, DeviceNode};
+pub(crate) use edits::{Edits, EditsDevice};
 pub(crate) use identity::{Accounts, Identity};
 pub(crate) use mounts::MOUNT_OPTIONS;
 pub(crate) use node::{AppArmor, Node};
@@ -81,6 +84,10 @@ pub(crate) struct Facts {
     pub seccomp: Option<LinuxSeccomp>,
     /// The pid namespace of the container that pid mode TARGET names.
     pub target_pid: Option<PathBuf>,
+    /// What the CDI devices change.
+    pub cdi: Edits,
+    /// What the OCI runtime can do.
+    pub runtime: Features,
 }
 
 /// The OCI spec of a container.
@@ -114,7 +121,7 @@ pub(crate) fn build(input: &Input<'_>) -> Result<Spec> {
             &place.cgroup_parent,
             input.id.as_str(),
         )?))
-        .set_devices(Some(devices::nodes(input)))
+        .set_devices(Some(devices::nodes(input, &identity)))
         .set_resources(Some(resources::with_devices(input)?))
         .set_seccomp(seccomp_profile(input, &caps)?)
         .set_rootfs_propagation(propagation.map(str::to_owned))
@@ -129,6 +136,7 @@ pub(crate) fn build(input: &Input<'_>) -> Result<Spec> {
         .set_hostname(None)
         .set_annotations(Some(annotations::all(config, place)))
         .set_linux(Some(linux));
+    facts.cdi.apply(&mut spec);
     Ok(spec)
 }
 

@@ -65,6 +65,18 @@ fn system(input: &Input<'_>) -> Vec<Mount> {
     ]
 }
 
+/// `all` with `more`, which take the places of what was to be mounted there.
+pub(super) fn with(mut all: Vec<Mount>, more: &[Mount]) -> Vec<Mount> {
+    for mount in more {
+        let target = clean(mount.destination());
+        all.retain(|other| clean(other.destination()) != target);
+        all.push(mount.clone());
+    }
+    // Stable: nothing is mounted before what it lies on.
+    all.sort_by_key(|mount| depth(mount.destination()));
+    all
+}
+
 /// What a container shares with its pod.
 fn of_pod(input: &Input<'_>) -> Vec<Mount> {
     let place = input.place;
@@ -91,7 +103,7 @@ fn given(input: &Input<'_>, i: usize, asked: &config::Mount) -> Result<Mount> {
                 "needs readonly and private propagation",
             ));
         }
-        if !input.node.recursive_read_only {
+        if !input.facts.runtime.recursive_read_only {
             // The kubelet knows this one by its first word.
             return Err(Error::Runtime(format!(
                 "RROUnsupported: mounts[{i}]: the runtime handler cannot make {:?} recursively read-only",

@@ -22,8 +22,8 @@ pub(crate) struct Node {
     pub cgroup2_options: Vec<String>,
     pub apparmor: AppArmor,
     pub selinux: bool,
-    /// Whether the OCI runtime knows the mount option `rro`.
-    pub recursive_read_only: bool,
+    /// Whether devices asked for belong to the container's user, not to whom the host's belong.
+    pub devices_of_container: bool,
 }
 
 /// AppArmor on this node.

@@ -75,14 +75,15 @@ fn env(config: &ContainerConfig, image: &ImageView, hostname: &str) -> Result<Ve
     Ok(env.list)
 }
 
+/// Variables, each once, where it was set first.
 #[derive(Default)]
-struct Environment {
+pub(super) struct Environment {
     list: Vec<String>,
     places: std::collections::HashMap<String, usize>,
 }
 
 impl Environment {
-    fn set(&mut self, variable: String) {
+    pub(super) fn set(&mut self, variable: String) {
         let key = variable.split('=').next().unwrap_or_default();
         match self.places.get(key) {
             Some(place) => self.list[*place] = variable,
@@ -91,6 +92,10 @@ impl Environment {
                 self.list.push(variable);
             }
         }
+    }
+
+    pub(super) fn into_list(self) -> Vec<String> {
+        self.list
     }
 }
 

@@ -194,7 +194,7 @@ fn mount_options_and_recursive_read_only() {
     (mount.readonly, mount.recursive_read_only) = (true, true);
     mount.mount_options = vec!["noexec".into(), "nosuid".into()];
     assert!(error(&fixture).starts_with("RROUnsupported: "));
-    fixture.node.recursive_read_only = true;
+    fixture.facts.runtime.recursive_read_only = true;
     let spec = fixture.json();
     let vol = spec["mounts"]
         .as_array()
@@ -295,13 +295,6 @@ fn what_cannot_be_done_is_refused() {
                     Some(super::super::config::UsernsOptions { uids: vec![], gids: vec![] });
             }) as fn(&mut Fixture),
             "linux.security_context.namespace_options.userns_options",
-        ),
-        (|f| f.config.cdi_devices.push("vendor.com/gpu=0".into()), "CDI_devices"),
-        (
-            |f| {
-                f.config.annotations.insert("cdi.k8s.io/x".into(), "vendor.com/gpu=0".into());
-            },
-            "annotations",
         ),
         (
             |f| f.config.security.apparmor = Some(SecurityProfile::RuntimeDefault),

@@ -6,15 +6,12 @@ use super::super::config::{ContainerConfig, SecurityProfile, SelinuxOption, User
 use super::{AppArmor, Node};
 use crate::error::{Error, Result};
 
-/// Annotations by which device plugins ask for CDI devices.
-const CDI_ANNOTATION: &str = "cdi.k8s.io/";
-
 struct Refusal<T: ?Sized> {
     asks: fn(&T, &Node) -> bool,
     what: &'static str,
 }
 
-const CONTAINER: [Refusal<ContainerConfig>; 6] = [
+const CONTAINER: [Refusal<ContainerConfig>; 4] = [
     Refusal {
         asks: |config, _| config.security.userns.is_some(),
         what: "linux.security_context.namespace_options.userns_options: user namespaces",
@@ -30,11 +27,6 @@ const CONTAINER: [Refusal<ContainerConfig>; 6] = [
                 && !config.security.privileged
         },
         what: "linux.security_context.apparmor: the runtime's default AppArmor profile",
-    },
-    Refusal { asks: |config, _| !config.cdi_devices.is_empty(), what: "CDI_devices: CDI devices" },
-    Refusal {
-        asks: |config, _| config.annotations.keys().any(|key| key.starts_with(CDI_ANNOTATION)),
-        what: "annotations: CDI devices",
     },
     Refusal {
         asks: |config, _| {
