@@ -256,8 +256,9 @@ fn what_a_mount_lacks_is_named() {
             &format!("{dir}/sub is on the mount {dir}, which is {lacks}"),
         );
     }
-    for made in [wanted(&slave, down), wanted(&shared, both)] {
-        world.remove_container(&made.unwrap()).unwrap();
+    for (dir, propagation) in [(&slave, down), (&shared, both)] {
+        let made = wanted(dir, propagation).unwrap();
+        world.remove_container(&made).unwrap();
     }
     let mut odd = mount(&private, "/vol");
     odd.mount_options = vec!["rshared".into()];
