@@ -87,6 +87,39 @@ calls! {
         fsck(FsckRequest) -> FsckResponse;
 }
 
+/// Calls that answer with a stream: all its messages, once the server has ended it.
+macro_rules! streams {
+    ($($service:ident: $($name:ident($request:ty) -> $response:ty),+;)+) => {
+        impl Client {
+            $($(
+                pub fn $name(&self, request: $request) -> Result<Vec<$response>, Status> {
+                    self.timed(DEADLINE, request, |channel, request| async move {
+                        let mut client = $service::new(channel)
+                            .max_decoding_message_size(MAX_MESSAGE);
+                        let mut stream = client.$name(request).await?.into_inner();
+                        let mut messages = Vec::new();
+                        while let Some(message) = stream.message().await? {
+                            messages.push(message);
+                        }
+                        Ok(tonic::Response::new(messages))
+                    })
+                }
+            )+)+
+        }
+    };
+}
+
+streams! {
+    RuntimeServiceClient:
+        stream_pod_sandboxes(StreamPodSandboxesRequest) -> StreamPodSandboxesResponse,
+        stream_containers(StreamContainersRequest) -> StreamContainersResponse,
+        stream_container_stats(StreamContainerStatsRequest) -> StreamContainerStatsResponse,
+        stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsResponse,
+        stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> StreamPodSandboxMetricsResponse;
+    ImageServiceClient:
+        stream_images(StreamImagesRequest) -> StreamImagesResponse;
+}
+
 impl Client {
     /// A client of the daemon at `socket`, which need not listen yet.
     pub fn new(socket: &Path) -> Self {
@@ -146,6 +179,13 @@ impl Client {
         assert!(answer.is_err(), "it was answered before its client left: {answer:?}");
     }
 
+    /// Subscribes to what happens from now on.
+    pub fn events(&self) -> Events<'_> {
+        let mut client = RuntimeServiceClient::new(self.channel.clone());
+        let subscribed = self.tokio.block_on(client.get_container_events(GetEventsRequest {}));
+        Events { client: self, stream: subscribed.expect("a stream of events").into_inner() }
+    }
+
     /// RunPodSandbox with a client that gives up after `deadline`.
     pub fn run_pod_sandbox_within(
         &self,
@@ -194,5 +234,27 @@ impl Viewer<'_> {
             let late = |_| Status::deadline_exceeded("the stream says nothing");
             tokio::time::timeout(DEADLINE, self.stream.message()).await.map_err(late)?
         })
+    }
+}
+
+/// A subscription to events.
+#[derive(Debug)]
+pub struct Events<'c> {
+    client: &'c Client,
+    stream: tonic::Streaming<ContainerEventResponse>,
+}
+
+impl Events<'_> {
+    /// The next one that comes within that time; `None` if none does.
+    ///
+    /// # Errors
+    /// The server's word at the end of the stream, `Aborted` if it had none.
+    pub fn next(&mut self, limit: Duration) -> Result<Option<ContainerEventResponse>, Status> {
+        let next = self.stream.message();
+        match self.client.tokio.block_on(async { tokio::time::timeout(limit, next).await }) {
+            Err(_) => Ok(None),
+            Ok(Ok(None)) => Err(Status::aborted("the stream is over")),
+            Ok(event) => event,
+        }
     }
 }

@@ -11,6 +11,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, SnapshotterKind};
+use crate::container::fact::Facts;
 use crate::container::facts;
 use crate::container::node::{Node, Undone};
 use crate::error::{Error, Result};
@@ -153,7 +154,7 @@ fn assemble(config: Config, instance: Instance) -> Result<Pods> {
     let networks = Networks::load(&config.network.conf_dir);
     let hands = Hands { cni: Arc::new(cni), snapshotter };
     let facts = facts::node(&config, &host)?;
-    let undone = Undone::default();
+    let (undone, happened) = (Undone::default(), Facts::default());
     let cdi = container::cdi::Registry::new(config.cdi_spec_dirs.clone());
     let node = Node {
         config,
@@ -167,6 +168,7 @@ fn assemble(config: Config, instance: Instance) -> Result<Pods> {
         instance,
         undone,
         cdi,
+        happened,
     };
     Ok(Pods::new(Arc::new(node), networks))
 }

@@ -15,6 +15,7 @@ pub(crate) mod features;
 pub(crate) mod instance;
 pub(crate) mod process;
 pub(crate) mod storage;
+pub(crate) mod usage;
 
 /// What the node is and may do.
 #[derive(Debug)]

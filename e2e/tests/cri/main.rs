@@ -46,6 +46,7 @@ mod bad_volume;
 mod capabilities;
 mod container;
 mod devices;
+mod events;
 mod exec;
 mod exits;
 mod fsck;
@@ -65,6 +66,7 @@ mod resources;
 mod restart;
 mod sandbox;
 mod seccomp;
+mod stats;
 mod volumes;
 
 use e2e::World;

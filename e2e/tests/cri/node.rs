@@ -73,7 +73,8 @@ fn runtime_config_tells_the_cgroup_driver_and_takes_the_pod_cidr() {
 #[test]
 fn what_is_not_brought_yet_says_so() {
     let world = World::start(Options::default());
-    let answer = world.client.list_metric_descriptors(ListMetricDescriptorsRequest {});
+    let request = CheckpointContainerRequest::default();
+    let answer = world.client.checkpoint_container(request);
     assert_eq!(crate::code(&answer), tonic::Code::Unimplemented);
     world.finish();
 }

@@ -19,6 +19,7 @@ pub(crate) mod cdi;
 pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod exec;
+pub(crate) mod fact;
 pub(crate) mod facts;
 pub(crate) mod node;
 pub(crate) mod place;
@@ -28,6 +29,7 @@ pub(crate) mod signal;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod state;
+pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod update;
 pub(crate) mod volume;
@@ -132,6 +134,7 @@ pub(crate) struct Container {
     /// One verb at a time moves it: start, update, remove.
     pub(crate) verb: tokio::sync::Mutex<()>,
     pub(crate) stopping: stop::Stopping,
+    gauge: stats::Gauge,
     removing: AtomicBool,
 }
 
@@ -142,6 +145,7 @@ impl Container {
             changing: watch::Sender::new(whole.changing),
             verb: tokio::sync::Mutex::default(),
             stopping: stop::Stopping::default(),
+            gauge: stats::Gauge::default(),
             removing: AtomicBool::new(false),
         }
     }
@@ -184,6 +188,9 @@ impl Container {
         self.changing.send_if_modified(|changing| match changing.state.next(event.clone()) {
             Ok(next) => {
                 changing.state = next;
+                if matches!(changing.state, State::Exited(_)) {
+                    self.gauge.close();
+                }
                 keep(&self.record(changing.clone()));
                 true
             }

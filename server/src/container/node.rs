@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::container::fact::{Became, Facts};
 use crate::container::state::{Event, Refused};
 use crate::container::{Container, Intent, Record, TABLE};
 use crate::container::{cdi, spec};
@@ -36,6 +37,8 @@ pub(crate) struct Node {
     pub instance: Instance,
     pub undone: Undone,
     pub cdi: cdi::Registry,
+    /// What happens, for whoever reads it.
+    pub happened: Facts,
 }
 
 /// Creates that failed and could not be undone whole; released again with their sandbox.
@@ -72,7 +75,14 @@ impl Node {
     /// # Errors
     /// `Refused` where the event does not fit; then nothing changed.
     pub(crate) fn apply(&self, container: &Container, event: &Event) -> Result<(), Refused> {
-        container.apply(event, |record| self.keep_later(record, container))
+        container.apply(event, |record| {
+            self.keep_later(record, container);
+            // Queued while nobody can see the new state yet: so are those of others in their order.
+            if let Record::Whole(whole) = record {
+                let became = Became::of(&whole.changing.state);
+                self.happened.of_container(&container.fixed.sandbox_id, container.id(), became);
+            }
+        })
     }
 
     /// Writes down what `event` makes of a container, durably and before anybody can see it, unless the disk hangs:

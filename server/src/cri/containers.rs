@@ -148,14 +148,22 @@ pub(super) fn list(
     pods: &Pods,
     request: cri::ListContainersRequest,
 ) -> Answer<cri::ListContainersResponse> {
-    let filter = ContainerFilter::parse(request.filter)?;
-    let all = pods.containers();
-    let containers = all
-        .iter()
-        .map(|one| to_proto::container(one))
-        .filter(|item| filter.admits(&item.id, &item.pod_sandbox_id, item.state(), &item.labels))
-        .collect();
+    let containers = listed(pods, request.filter)?;
     Ok(Response::new(cri::ListContainersResponse { containers }))
+}
+
+/// What ListContainers and StreamContainers give.
+pub(super) fn listed(
+    pods: &Pods,
+    filter: Option<cri::ContainerFilter>,
+) -> Result<Vec<cri::Container>, Status> {
+    let filter = ContainerFilter::parse(filter)?;
+    let all = pods.containers();
+    let items = all.iter().map(|one| to_proto::container(one));
+    let admits = |item: &cri::Container| {
+        filter.admits(&item.id, &item.pod_sandbox_id, item.state(), &item.labels)
+    };
+    Ok(items.filter(admits).collect())
 }
 
 pub(super) async fn exec_sync(

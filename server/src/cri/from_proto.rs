@@ -21,7 +21,7 @@ use crate::container::config::{IdMapping, ImageSpec};
 use crate::error::{Error, Result};
 
 pub(super) use container::container_config;
-pub(super) use filter::{ContainerFilter, SandboxFilter};
+pub(super) use filter::{ContainerFilter, SandboxFilter, StatsFilter};
 pub(super) use resources::resources;
 pub(super) use sandbox::sandbox_config;
 

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::cri::v1 as cri;
+use tonic::codegen::BoxStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::in_flight;
+use super::lists::pieces;
 use crate::container::node::Node;
 use crate::image::{AuthFields, Credentials, Error, Image, ImageUser, Images};
 
@@ -35,13 +37,16 @@ impl cri::image_service_server::ImageService for ImageService {
         &self,
         request: Request<cri::ListImagesRequest>,
     ) -> Result<Response<cri::ListImagesResponse>, Status> {
-        let filter = request.into_inner().filter.and_then(|filter| filter.image);
-        let images = match filter.map(|spec| spec.image).filter(|image| !image.is_empty()) {
-            Some(image) => self.images.resolve(&image).into_iter().collect(),
-            None => self.images.list(),
-        };
-        let images = images.iter().map(|image| self.message(image)).collect();
+        let images = self.listed(request.into_inner().filter);
         Ok(Response::new(cri::ListImagesResponse { images }))
+    }
+
+    async fn stream_images(
+        &self,
+        request: Request<cri::StreamImagesRequest>,
+    ) -> Result<Response<BoxStream<cri::StreamImagesResponse>>, Status> {
+        let images = self.listed(request.into_inner().filter);
+        Ok(pieces(images, |images| cri::StreamImagesResponse { images }))
     }
 
     async fn image_status(
@@ -120,6 +125,16 @@ impl cri::image_service_server::ImageService for ImageService {
 }
 
 impl ImageService {
+    /// What ListImages and StreamImages give.
+    fn listed(&self, filter: Option<cri::ImageFilter>) -> Vec<cri::Image> {
+        let wanted = filter.and_then(|filter| filter.image).map(|spec| spec.image);
+        let images = match wanted.filter(|image| !image.is_empty()) {
+            Some(image) => self.images.resolve(&image).into_iter().collect(),
+            None => self.images.list(),
+        };
+        images.iter().map(|image| self.message(image)).collect()
+    }
+
     fn message(&self, image: &Image) -> cri::Image {
         cri::Image { pinned: self.images.is_pinned(image), ..message(image) }
     }

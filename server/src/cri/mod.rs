@@ -18,17 +18,21 @@ use crate::stream;
 use crate::telemetry::Tasks;
 
 mod containers;
+mod events;
 mod from_proto;
 mod fsck;
 mod image;
 mod in_flight;
 mod info;
+mod lists;
+mod metrics;
 mod node;
 mod podwright;
 mod pull;
 mod runtime;
 mod sandboxes;
 mod signal;
+mod stats;
 mod status;
 mod streams;
 mod to_proto;
@@ -92,11 +96,13 @@ impl Server {
     pub(crate) async fn serve(self, listener: UnixListener, stop: CancellationToken) {
         let node = &self.pods.node;
         let flights = in_flight::InFlight::new(self.tasks.clone(), node.operations.clone());
+        let events = events::Events::start(self.pods.clone(), &self.tasks, stop.clone());
         let gate = |ready: Ready| move |request| ready.check(request);
         let runtime = RuntimeServiceServer::new(runtime::Runtime::new(
             self.pods.clone(),
             self.streams.clone(),
             flights.clone(),
+            events,
         ))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use api::cri::v1 as cri;
 use api::cri::v1::runtime_service_server::RuntimeService;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
+use super::events::Events;
 use super::in_flight::InFlight;
-use super::{containers, node, sandboxes, streams};
+use super::lists::pieces;
+use super::{containers, metrics, node, sandboxes, stats, streams};
 use crate::sandbox::Pods;
 use crate::stream;
 
@@ -16,11 +19,17 @@ pub(super) struct Runtime {
     pods: Arc<Pods>,
     streams: Arc<stream::Server>,
     flights: InFlight,
+    events: Events,
 }
 
 impl Runtime {
-    pub(super) fn new(pods: Arc<Pods>, streams: Arc<stream::Server>, flights: InFlight) -> Self {
-        Self { pods, streams, flights }
+    pub(super) fn new(
+        pods: Arc<Pods>,
+        streams: Arc<stream::Server>,
+        flights: InFlight,
+        events: Events,
+    ) -> Self {
+        Self { pods, streams, flights, events }
     }
 }
 
@@ -162,5 +171,100 @@ impl RuntimeService for Runtime {
         request: Request<cri::ReopenContainerLogRequest>,
     ) -> Answer<cri::ReopenContainerLogResponse> {
         containers::reopen_log(&self.pods, &self.flights, request).await
+    }
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<cri::StreamPodSandboxesRequest>,
+    ) -> Answer<BoxStream<cri::StreamPodSandboxesResponse>> {
+        let items = sandboxes::listed(&self.pods, request.into_inner().filter)?;
+        Ok(pieces(items, |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes }))
+    }
+
+    async fn stream_containers(
+        &self,
+        request: Request<cri::StreamContainersRequest>,
+    ) -> Answer<BoxStream<cri::StreamContainersResponse>> {
+        let items = containers::listed(&self.pods, request.into_inner().filter)?;
+        Ok(pieces(items, |containers| cri::StreamContainersResponse { containers }))
+    }
+
+    async fn get_container_events(
+        &self,
+        _: Request<cri::GetEventsRequest>,
+    ) -> Answer<BoxStream<cri::ContainerEventResponse>> {
+        Ok(Response::new(self.events.subscribe()))
+    }
+
+    async fn container_stats(
+        &self,
+        request: Request<cri::ContainerStatsRequest>,
+    ) -> Answer<cri::ContainerStatsResponse> {
+        stats::container(&self.pods, request.into_inner()).await
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<cri::ListContainerStatsRequest>,
+    ) -> Answer<cri::ListContainerStatsResponse> {
+        let stats = stats::containers(&self.pods, request.into_inner().filter).await?;
+        Ok(Response::new(cri::ListContainerStatsResponse { stats }))
+    }
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<cri::StreamContainerStatsRequest>,
+    ) -> Answer<BoxStream<cri::StreamContainerStatsResponse>> {
+        let items = stats::containers(&self.pods, request.into_inner().filter).await?;
+        Ok(pieces(items, |container_stats| cri::StreamContainerStatsResponse { container_stats }))
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<cri::PodSandboxStatsRequest>,
+    ) -> Answer<cri::PodSandboxStatsResponse> {
+        stats::sandbox(&self.pods, request.into_inner()).await
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<cri::ListPodSandboxStatsRequest>,
+    ) -> Answer<cri::ListPodSandboxStatsResponse> {
+        let stats = stats::sandboxes(&self.pods, request.into_inner().filter).await?;
+        Ok(Response::new(cri::ListPodSandboxStatsResponse { stats }))
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
+    ) -> Answer<BoxStream<cri::StreamPodSandboxStatsResponse>> {
+        let items = stats::sandboxes(&self.pods, request.into_inner().filter).await?;
+        let message = |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats };
+        Ok(pieces(items, message))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<cri::ListMetricDescriptorsRequest>,
+    ) -> Answer<cri::ListMetricDescriptorsResponse> {
+        let descriptors = metrics::descriptors();
+        Ok(Response::new(cri::ListMetricDescriptorsResponse { descriptors }))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::ListPodSandboxMetricsRequest>,
+    ) -> Answer<cri::ListPodSandboxMetricsResponse> {
+        let pod_metrics = metrics::list(&self.pods).await?;
+        Ok(Response::new(cri::ListPodSandboxMetricsResponse { pod_metrics }))
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<BoxStream<cri::StreamPodSandboxMetricsResponse>> {
+        let items = metrics::list(&self.pods).await?;
+        let message =
+            |pod_sandbox_metrics| cri::StreamPodSandboxMetricsResponse { pod_sandbox_metrics };
+        Ok(pieces(items, message))
     }
 }

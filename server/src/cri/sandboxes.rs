@@ -140,12 +140,16 @@ pub(super) fn list(
     pods: &Pods,
     request: cri::ListPodSandboxRequest,
 ) -> Answer<cri::ListPodSandboxResponse> {
-    let filter = SandboxFilter::parse(request.filter)?;
+    Ok(Response::new(cri::ListPodSandboxResponse { items: listed(pods, request.filter)? }))
+}
+
+/// What ListPodSandbox and StreamPodSandboxes give.
+pub(super) fn listed(
+    pods: &Pods,
+    filter: Option<cri::PodSandboxFilter>,
+) -> Result<Vec<cri::PodSandbox>, Status> {
+    let filter = SandboxFilter::parse(filter)?;
     let all = pods.sandboxes();
-    let items = all
-        .iter()
-        .map(|one| to_proto::sandbox(one))
-        .filter(|item| filter.admits(&item.id, item.state(), &item.labels))
-        .collect();
-    Ok(Response::new(cri::ListPodSandboxResponse { items }))
+    let items = all.iter().map(|one| to_proto::sandbox(one));
+    Ok(items.filter(|item| filter.admits(&item.id, item.state(), &item.labels)).collect())
 }

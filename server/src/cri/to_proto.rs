@@ -10,6 +10,8 @@ use crate::sandbox::{self, Sandbox};
 
 use super::signal;
 
+pub(super) mod stats;
+
 #[cfg(test)]
 mod tests;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-const ROOT: &str = "/sys/fs/cgroup";
+pub(super) const ROOT: &str = "/sys/fs/cgroup";
 /// How long killed processes may take to leave.
 const LIMIT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
@@ -22,6 +22,11 @@ pub(crate) fn relative(cgroups_path: &str) -> PathBuf {
     let name = rest.replace(':', "-");
     let scope = if name.ends_with(".scope") { name } else { format!("{name}.scope") };
     expand_slice(slice).join(scope)
+}
+
+/// How a cgroup is called that lies there: by an absolute path, as in `/proc/<pid>/cgroup`.
+pub(crate) fn shown(relative: &Path) -> String {
+    Path::new("/").join(relative).to_string_lossy().into_owned()
 }
 
 /// `a-b.slice` lies in `a.slice`.

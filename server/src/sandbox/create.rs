@@ -6,6 +6,7 @@ use super::config::{PodOrHost, PodPid};
 use super::state::Ready;
 use super::{Pods, Sandbox, files};
 use crate::container::config::{ContainerConfig, PidMode};
+use crate::container::fact::Became;
 use crate::container::place::Place;
 use crate::container::state::State;
 use crate::container::{self, Container};
@@ -52,6 +53,7 @@ pub(crate) async fn create(
         return Err(closed(sandbox));
     }
     pods.insert_container(container.clone());
+    pods.node.happened.of_container(sandbox.id(), container.id(), Became::Created);
     Ok(container.id().clone())
 }
 

@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::fact::{Became, Fact};
 use crate::container::node::Node;
 use crate::container::shim::Shim;
 use crate::container::state::Timestamp;
 use crate::container::{Container, config::Resources};
 use crate::error::{Error, Result};
 use crate::host::Handler;
+use crate::host::usage::Sampler;
 use crate::id::{ContainerId, SandboxId};
 use crate::resource::Resource;
 
@@ -28,7 +30,9 @@ pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod start;
 pub(crate) mod state;
+pub(crate) mod stats;
 pub(crate) mod stop;
+pub(crate) mod traffic;
 pub(crate) mod watch;
 
 use config::{SandboxConfig, SandboxMetadata};
@@ -79,6 +83,8 @@ pub(crate) struct Sandbox {
     closing: AtomicBool,
     /// Stop and Remove, one at a time.
     pub(crate) verb: tokio::sync::Mutex<()>,
+    sampler: Sampler,
+    traffic: traffic::Traffic,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -94,6 +100,8 @@ impl Sandbox {
             shim: Mutex::default(),
             closing: AtomicBool::new(false),
             verb: tokio::sync::Mutex::default(),
+            sampler: Sampler::default(),
+            traffic: traffic::Traffic::default(),
         }
     }
 
@@ -120,11 +128,21 @@ impl Sandbox {
 
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
+        self.close_files();
+    }
+
+    /// What is open for its statistics would keep its namespace and cgroup.
+    fn close_files(&self) {
+        self.sampler.close();
+        self.traffic.close();
     }
 
     pub(crate) fn apply(&self, event: Event) -> Result<(), Refused> {
         let mut changing = lock(&self.changing);
         changing.state = changing.state.next(event)?;
+        if changing.state == State::NotReady {
+            self.close_files();
+        }
         Ok(())
     }
 
@@ -166,6 +184,8 @@ pub(crate) struct Pods {
     pub networks: Networks,
     sandboxes: RwLock<BTreeMap<SandboxId, Arc<Sandbox>>>,
     containers: RwLock<BTreeMap<ContainerId, Arc<Container>>>,
+    /// Removed, with facts about them that were not read yet.
+    departed: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
@@ -200,7 +220,13 @@ fn by_prefix<'a, K: std::borrow::Borrow<str> + Ord, V>(
 
 impl Pods {
     pub(crate) fn new(node: Arc<Node>, networks: Networks) -> Self {
-        Self { node, networks, sandboxes: RwLock::default(), containers: RwLock::default() }
+        Self {
+            node,
+            networks,
+            sandboxes: RwLock::default(),
+            containers: RwLock::default(),
+            departed: Mutex::default(),
+        }
     }
 
     /// The sandbox with that id or unique beginning of an id.
@@ -265,7 +291,10 @@ impl Pods {
     }
 
     pub(crate) fn forget_sandbox(&self, id: &SandboxId) {
-        write(&self.sandboxes).remove(id);
+        if let Some(gone) = write(&self.sandboxes).remove(id) {
+            lock(&self.departed).insert(id.clone(), gone);
+            self.node.happened.of_sandbox(id, Became::Deleted);
+        }
     }
 
     pub(crate) fn insert_container(&self, container: Arc<Container>) {
@@ -273,7 +302,20 @@ impl Pods {
     }
 
     pub(crate) fn forget_container(&self, id: &ContainerId) {
-        write(&self.containers).remove(id);
+        if let Some(gone) = write(&self.containers).remove(id) {
+            self.node.happened.of_container(&gone.fixed.sandbox_id, id, Became::Deleted);
+        }
+    }
+
+    /// The sandbox that a fact is about, for the one who reads them all in their order: those that were removed are
+    /// found until their own removal was read.
+    pub(crate) fn sandbox_of_fact(&self, fact: &Fact) -> Option<Arc<Sandbox>> {
+        let is_last = fact.container_id.is_none() && fact.became == Became::Deleted;
+        if is_last {
+            return lock(&self.departed).remove(&fact.sandbox_id);
+        }
+        let known = read(&self.sandboxes).get(&fact.sandbox_id).cloned();
+        known.or_else(|| lock(&self.departed).get(&fact.sandbox_id).cloned())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::config::{PodOrHost, PodPid, SandboxConfig};
 use super::state::{Event, Ready, State};
 use super::{Changing, Fixed, Pods, Record, Sandbox, TABLE, files, network, watch};
+use crate::container::fact::Became;
 use crate::container::shim::{Namespaces, Shim, Wanted};
 use crate::container::spec::unsupported;
 use crate::container::state::now;
@@ -172,6 +173,9 @@ async fn bring_up(
     let shim = Arc::new(shim);
     sandbox.set_shim(Some(shim.clone()));
     pods.insert_sandbox(sandbox.clone());
+    for became in [Became::Created, Became::Started] {
+        node.happened.of_sandbox(sandbox.id(), became);
+    }
     watch::sandbox(pods, sandbox, &shim);
     Ok(())
 }

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 
 use super::state::Event;
 use super::{Pods, Sandbox};
+use crate::container::fact::Became;
 use crate::container::node::Node;
 use crate::container::stop::kill;
 use crate::error::{Error, Result};
@@ -37,9 +38,13 @@ pub(crate) async fn stop(pods: &Pods, sandbox: &Sandbox, operation: &Operation) 
     };
 
     operation.enter("releasing the pod's network and namespaces")?;
+    let was_up = sandbox.ready().is_some();
     sandbox
         .apply(Event::Down)
         .map_err(|_| Error::Internal("a sandbox that cannot go down".into()))?;
+    if was_up {
+        pods.node.happened.of_sandbox(sandbox.id(), Became::Stopped);
+    }
     // With a runtime that hangs it would not end in time, and is ended with its other resources.
     if let Some(shim) = &shim
         && forgotten.into_iter().all(|done| done)

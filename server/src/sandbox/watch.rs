@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::state::Event;
 use super::{Pods, Sandbox};
 use crate::container::Container;
+use crate::container::fact::Became;
 use crate::container::node::Node;
 use crate::container::shim::Shim;
 use crate::container::watch_exit::watch_exit;
@@ -45,6 +46,7 @@ async fn down(node: &Node, sandbox: &Sandbox, why: &str) {
     }
     tracing::error!(sandbox = %sandbox.id(), "{why}: the pod is not ready");
     sandbox.apply(Event::Down).ok();
+    node.happened.of_sandbox(sandbox.id(), Became::Stopped);
     sandbox.keep_somehow(node).await;
 }
 

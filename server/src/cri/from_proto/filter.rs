@@ -80,6 +80,40 @@ impl ContainerFilter {
     }
 }
 
+/// Of the lists of usage. Whether what it names runs is for the caller to see.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::cri) struct StatsFilter {
+    /// A prefix of the id.
+    id: String,
+    /// A prefix of the sandbox's id.
+    sandbox_id: String,
+    labels: BTreeMap<String, String>,
+}
+
+impl StatsFilter {
+    pub(in crate::cri) fn of_containers(filter: Option<v1::ContainerStatsFilter>) -> Self {
+        let filter = filter.unwrap_or_default();
+        Self { id: filter.id, sandbox_id: filter.pod_sandbox_id, labels: filter.label_selector }
+    }
+
+    pub(in crate::cri) fn of_sandboxes(filter: Option<v1::PodSandboxStatsFilter>) -> Self {
+        let filter = filter.unwrap_or_default();
+        Self { id: filter.id, sandbox_id: String::new(), labels: filter.label_selector }
+    }
+
+    /// Whether what has these is asked for.
+    pub(in crate::cri) fn admits(
+        &self,
+        id: &str,
+        sandbox_id: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> bool {
+        id.starts_with(&self.id)
+            && sandbox_id.starts_with(&self.sandbox_id)
+            && carries(labels, &self.labels)
+    }
+}
+
 /// Whether `labels` has all of `wanted`, with the same values.
 fn carries(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
     wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
