@@ -8,11 +8,13 @@ use anyhow::Context;
 use api::node::v1::ExportImageRequest;
 
 use crate::daemon::Daemon;
+use crate::human;
 
 /// Export an image as an OCI image layout in a tar file
 ///
 /// The archive has the digests of the image's registry. Blobs that the daemon does not keep
-/// (`image.keep_blobs`) are fetched again; where that cannot be, nothing is exported.
+/// (`image.keep_blobs`) are fetched again; where that cannot be, layers are made of their files. That is said, since
+/// the image then has other digests, and another id where it is imported.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The image: a reference, or an id
@@ -39,6 +41,9 @@ pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitC
     });
     let written = async {
         while let Some(message) = next {
+            if !message.digests_change.is_empty() {
+                eprintln!("the digests change: {}", human::visible(&message.digests_change));
+            }
             out.write_all(&message.data)?;
             next = stream.message().await?;
         }

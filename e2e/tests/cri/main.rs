@@ -49,6 +49,7 @@ mod devices;
 mod events;
 mod exec;
 mod exits;
+mod export;
 mod fsck;
 mod identity;
 mod images;

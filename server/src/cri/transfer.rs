@@ -57,7 +57,12 @@ impl Stream for Export {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = std::task::ready!(self.0.poll_recv(context));
         Poll::Ready(next.map(|piece| match piece {
-            Ok(bytes) => Ok(wire::ExportImageResponse { data: bytes.into() }),
+            Ok(image::Sent::Data(bytes)) => {
+                Ok(wire::ExportImageResponse { data: bytes.into(), ..Default::default() })
+            }
+            Ok(image::Sent::DigestsChange(why)) => {
+                Ok(wire::ExportImageResponse { digests_change: why, ..Default::default() })
+            }
             Err(err) => Err(status(&err)),
         }))
     }

@@ -1,10 +1,12 @@
 //! Exports: an image as an OCI layout in a tar stream, with the digests that its registry knows.
 //!
 //! Manifests and configs are kept as files. Blobs of layers are, where the node keeps them, and are fetched again
-//! from the image's registry otherwise; each is compared with its digest on its way out. The same image always gives
-//! the same bytes. An index is exported as it is, with the one image of it that this node has.
+//! from the image's registry otherwise; each is compared with its digest on its way out. What can no more be fetched
+//! is made of the layer's files (`rebuild`), and the client is told that the digests change. The same image always
+//! gives the same bytes. An index is exported as it is, with the one image of it that this node has.
 
 use std::collections::HashSet;
+use std::io::{BufWriter, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,21 +19,36 @@ use super::archive::Piece;
 use super::digest::{Digest, Hasher};
 use super::error::Error;
 use super::manifest::{self, Descriptor, Document, Manifest};
-use super::pull::blocking;
+use super::pull::{Wanted, blocking, stack};
 use super::reference::{Reference, Target};
 use super::registry::Credentials;
 use super::source::{Flow, Source};
 use super::table::Image;
-use super::{Images, Inner};
+use super::{Images, Inner, config};
+
+mod rebuild;
+
+use rebuild::{Gone, Made, Sending};
 
 /// Pieces that wait for the client.
 const DEPTH: usize = 4;
+/// What is sent at once of a layer that is made anew.
+const PIECE: usize = 256 << 10;
 const BLOCK: usize = 512;
 /// Indexes within indexes.
 const MAX_NESTING: usize = 4;
 
 /// The tar stream of an image; its last item may be an error, and then it is worth nothing.
-pub(crate) type Stream = mpsc::Receiver<Result<Bytes, Error>>;
+pub(crate) type Stream = mpsc::Receiver<Result<Sent, Error>>;
+type Sender = mpsc::Sender<Result<Sent, Error>>;
+
+/// What a client is sent.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    Data(Bytes),
+    /// Before all data: the image has other digests than in its registry, and why.
+    DigestsChange(String),
+}
 
 impl Images {
     /// Begins to export an image, under the tag that it is asked for by, or under all its names.
@@ -69,15 +86,19 @@ fn names(image: &Image, text: &str) -> Vec<String> {
 }
 
 struct Output {
-    sender: mpsc::Sender<Result<Bytes, Error>>,
+    sender: Sender,
     /// Blobs that are in the archive already.
     sent: HashSet<Digest>,
 }
 
 impl Output {
     async fn send(&self, bytes: Bytes) -> Result<(), Error> {
+        self.tell(Sent::Data(bytes)).await
+    }
+
+    async fn tell(&self, piece: Sent) -> Result<(), Error> {
         let gone = |_| Error::Internal("the client went away".into());
-        self.sender.send(Ok(bytes)).await.map_err(gone)
+        self.sender.send(Ok(piece)).await.map_err(gone)
     }
 
     async fn header(&self, path: &str, size: u64) -> Result<(), Error> {
@@ -132,6 +153,27 @@ impl Output {
         }
         self.padding(*size).await
     }
+
+    /// The archive of a layer's files, which has to be what it was when it was measured.
+    async fn made(&mut self, inner: &Arc<Inner>, made: &Made) -> Result<(), Error> {
+        let Descriptor { digest, size, .. } = &made.descriptor;
+        self.sent.insert(digest.clone());
+        self.header(&path_of(digest), *size).await?;
+        let (layers, sender, made) = (inner.layers.clone(), self.sender.clone(), made.clone());
+        blocking(move || {
+            let mut out = BufWriter::with_capacity(PIECE, Sending::new(&sender));
+            let Made { layer, descriptor } = made;
+            let written = layers.snapshotter().archive(&layer, &mut out);
+            written.map_err(|err| Error::Snapshot(format!("layer {layer}: {err}")))?;
+            out.flush().map_err(|_| Error::Internal("the client went away".into()))?;
+            match out.get_ref().is() {
+                is if is == descriptor.digest => Ok(()),
+                is => Err(Error::content(format!("layer {layer}: it has become {is}"))),
+            }
+        })
+        .await?;
+        self.padding(*size).await
+    }
 }
 
 fn path_of(digest: &Digest) -> String {
@@ -155,21 +197,69 @@ async fn write(
 ) -> Result<(), Error> {
     let (reader, of, asked) = (inner.clone(), image.clone(), names.first().cloned());
     let documents = blocking(move || documents(&reader, &of, asked.as_deref())).await?;
+    let (blobs, why) = unavailable(inner, image, &documents.manifest).await?;
+    let mut gone = Gone::new();
+    let (mut documents, mut names) = (documents, names.to_vec());
+    if !blobs.is_empty() {
+        let of_docker = rebuild::of_docker(&documents.manifest);
+        gone = rebuild::measure(inner, &wanted(&documents)?, &blobs, of_docker).await?;
+        documents = rebuild::documents(&documents, &gone)?;
+        names.retain(|name| !name.contains('@'));
+        output.tell(Sent::DigestsChange(why)).await?;
+    }
     output.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()).await?;
-    output.file("index.json", index(&documents.top, names).into_bytes()).await?;
+    output.file("index.json", index(&documents.top, &names).into_bytes()).await?;
     for (digest, bytes) in documents.all {
         output.document(&digest, bytes).await?;
     }
     for layer in &documents.manifest.layers {
-        if !output.sent.contains(&layer.digest) {
-            let flow = layer_blob(inner, image, layer).await?;
-            output.blob(layer, flow).await?;
+        if output.sent.contains(&layer.digest) {
+            continue;
+        }
+        match gone.values().find(|made| made.descriptor.digest == layer.digest) {
+            Some(made) => output.made(inner, made).await?,
+            None => output.blob(layer, layer_blob(inner, image, layer).await?).await?,
         }
     }
     output.send(vec![0; 2 * BLOCK].into()).await
 }
 
+/// The layers' blobs that are neither kept nor served any more, and why the first of them is not.
+async fn unavailable(
+    inner: &Arc<Inner>,
+    image: &Arc<Image>,
+    manifest: &Manifest,
+) -> Result<(Vec<Digest>, String), Error> {
+    let (mut gone, mut why) = (Vec::new(), String::new());
+    for layer in &manifest.layers {
+        if gone.contains(&layer.digest) {
+            continue;
+        }
+        // A registry that fails for one layer is not waited for again and again.
+        if !gone.is_empty() && inner.content.open_file(&layer.digest).is_none() {
+            gone.push(layer.digest.clone());
+            continue;
+        }
+        match layer_blob(inner, image, layer).await {
+            Ok(_) => {}
+            Err(err @ Error::Unavailable(_)) => {
+                why = err.to_string();
+                gone.push(layer.digest.clone());
+            }
+            Err(err) => return Err(err),
+        }
+    }
+    Ok((gone, why))
+}
+
+/// The image's layers as they are stored.
+fn wanted(documents: &Documents) -> Result<Vec<Wanted>, Error> {
+    let config = documents.all.last().map_or(&[][..], |(_, bytes)| bytes);
+    stack(&documents.manifest, &config::parse(config)?)
+}
+
 fn index(top: &Descriptor, names: &[String]) -> String {
+    let nameless = json!({ "mediaType": top.media_type, "digest": top.digest, "size": top.size });
     let entry = |name: &String| {
         let tag = match Reference::parse(name).map(|reference| reference.target().clone()) {
             Ok(Target::Tag(tag)) => tag,
@@ -183,7 +273,10 @@ fn index(top: &Descriptor, names: &[String]) -> String {
             },
         })
     };
-    let manifests: Vec<_> = names.iter().map(entry).collect();
+    let mut manifests: Vec<_> = names.iter().map(entry).collect();
+    if manifests.is_empty() {
+        manifests.push(nameless);
+    }
     json!({ "schemaVersion": 2, "mediaType": manifest::OCI_INDEX, "manifests": manifests })
         .to_string()
 }

@@ -52,7 +52,7 @@ pub(crate) use config::ImageUser;
 pub(crate) use digest::Digest;
 pub(crate) use drop_in::DropIn;
 pub(crate) use error::Error;
-pub(crate) use export::Stream as Export;
+pub(crate) use export::{Sent, Stream as Export};
 pub(crate) use gc::LayerUsage;
 pub(crate) use import::Imported;
 pub(crate) use progress::Progress;

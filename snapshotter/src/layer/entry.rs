@@ -209,7 +209,7 @@ fn time(text: &str) -> Option<(i64, u32)> {
 
 /// Attributes that an image may bring. Those of overlayfs would give its author a say in how layers
 /// are merged, and an SELinux label is the host's to give.
-fn is_welcome(name: &[u8]) -> bool {
+pub(super) fn is_welcome(name: &[u8]) -> bool {
     let starts = |prefix: &[u8]| name.starts_with(prefix);
     !name.contains(&0)
         && match () {

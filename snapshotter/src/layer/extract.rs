@@ -87,11 +87,12 @@ impl<'a, R: Read> Extraction<'a, R> {
     pub(super) fn run(mut self) -> Result<(About, Extracted)> {
         while let Some(entry) = self.stream.next()? {
             self.entries += 1;
+            self.skipped_xattrs += entry.refused_xattrs;
+            self.apply(entry)?;
+            // After it: the directories that lead to one entry count too.
             if self.entries + self.parents.made > self.limits.max_inodes {
                 return Err(Error::Limit { what: "files", limit: self.limits.max_inodes });
             }
-            self.skipped_xattrs += entry.refused_xattrs;
-            self.apply(entry)?;
         }
         let diff_id = self.stream.finish()?;
         let (entries, replaced) = (self.index.entries, self.index.replaced);

@@ -2,6 +2,7 @@
 //! put into place among others (`settle`), checked later (`verify`).
 
 mod about;
+mod archive;
 mod entry;
 mod extract;
 mod file;

@@ -1,5 +1,6 @@
 //! What the snapshotter promises, on a real kernel. Needs root, and says so without it.
 
+mod archive;
 mod basic;
 mod gnu;
 mod hostile;

@@ -35,11 +35,11 @@ const TARGETS: [&str; 8] = ["a", "e", "/e", "a/b", "../../bait", "/bait", "e/b",
 const SEED: RngSeed = RngSeed::Fixed(2);
 const KINDS: &[u8] = b"0005551226";
 
-fn entry() -> impl Strategy<Value = (usize, usize, usize, u8)> {
+pub(crate) fn entry() -> impl Strategy<Value = (usize, usize, usize, u8)> {
     (0..NAMES.len(), 0..KINDS.len(), 0..TARGETS.len(), any::<u8>())
 }
 
-fn archive(entries: &[(usize, usize, usize, u8)]) -> Vec<u8> {
+pub(crate) fn archive(entries: &[(usize, usize, usize, u8)]) -> Vec<u8> {
     let add = |tar: Tar, &(name, kind, target, salt): &(usize, usize, usize, u8)| {
         let content = [b'x'; 3];
         let (uid, mode) = (u32::from(salt % 3), 0o700 | u32::from(salt % 64));
@@ -54,7 +54,7 @@ fn archive(entries: &[(usize, usize, usize, u8)]) -> Vec<u8> {
 }
 
 /// What a tree holds, as far as it does not depend on when it was made.
-fn tree(root: &Path) -> BTreeMap<String, String> {
+pub(crate) fn tree(root: &Path) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut pending = vec![root.to_owned()];
     while let Some(path) = pending.pop() {
@@ -72,8 +72,12 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
     all
 }
 
+pub(crate) fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, rng_seed: SEED, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, rng_seed: SEED, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(150))]
 
     #[test]
     fn both_kinds_make_the_same_of_random_layers_and_touch_nothing_else(
