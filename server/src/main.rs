@@ -13,6 +13,8 @@ mod cri;
 mod daemon;
 mod error;
 mod failpoint;
+#[cfg(test)]
+pub mod fuzz;
 mod host;
 mod id;
 mod image;

@@ -4,7 +4,8 @@ use crate::source::{Source, ident, matching, words};
 
 /// From the top; a module may name those of a later row. The last row's may name each other.
 const ROWS: &[&[&str]] = &[
-    &["main"],
+    &["main", "lib"],
+    &["fuzz"],
     &["daemon"],
     &["cri", "recover"],
     &["leftover"],

@@ -18,6 +18,7 @@ use crate::failpoint;
 use crate::host::Handler;
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Image;
+use crate::image::config::ImageConfig;
 use crate::operation::Operation;
 use crate::resource::Resource;
 use crate::telemetry::blocking;
@@ -156,7 +157,7 @@ fn build(node: &Node, request: Request, prepared: Prepared, found: Found) -> Res
         volume::prepare(&node.hands.snapshotter, &id, &config, &volumes)
     })?;
 
-    let view = view(&image);
+    let view = view(&image.config);
     let lower: Vec<PathBuf> = mounts.iter().flat_map(volume::directories).collect();
     let mut facts = facts::gather(&config, found.mount_sources, &lower, target_pid)?;
     facts.cdi = node.cdi.edits(&config)?;
@@ -207,8 +208,7 @@ fn log_path(place: &Place, config: &ContainerConfig) -> Option<PathBuf> {
 }
 
 /// What the image says of a process.
-fn view(image: &Image) -> spec::ImageView {
-    let config = &image.config;
+pub(crate) fn view(config: &ImageConfig) -> spec::ImageView {
     spec::ImageView {
         env: config.env.clone(),
         entrypoint: config.entrypoint.clone(),

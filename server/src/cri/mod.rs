@@ -21,6 +21,8 @@ mod containers;
 mod events;
 mod from_proto;
 mod fsck;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod image;
 mod in_flight;
 mod info;

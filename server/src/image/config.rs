@@ -112,7 +112,7 @@ fn check(what: &str, value: &str, longest: usize) -> Result<(), Error> {
 
 /// All that is used of an image's config blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Parsed {
+pub(crate) struct Parsed {
     pub config: ImageConfig,
     pub os: String,
     pub architecture: String,
@@ -122,7 +122,7 @@ pub(super) struct Parsed {
 }
 
 /// Parses a config blob.
-pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Error> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, Error> {
     let raw: Raw = object(bytes, "image config")?;
     if raw.rootfs.diff_ids.len() > MAX_LAYERS {
         return Err(Error::content(format!("image config: more than {MAX_LAYERS} layers")));

@@ -31,6 +31,8 @@ mod drop_in;
 pub(crate) mod error;
 mod export;
 mod flight;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gc;
 mod import;
 mod manifest;

@@ -52,9 +52,6 @@ impl Reference {
             return Err(invalid("the tag is not valid"));
         }
         let (registry, repository) = split_registry(name);
-        if registry.len() + 1 + repository.len() > MAX_NAME {
-            return Err(invalid("the name is longer than 255 characters"));
-        }
         if !is_registry(registry) {
             return Err(invalid("the registry's name is not valid"));
         }
@@ -70,6 +67,10 @@ impl Reference {
         let official = registry == DOCKER_IO && !repository.contains('/');
         let repository =
             if official { format!("library/{repository}") } else { repository.to_owned() };
+        // As it is when it is whole, so that what is written down is a reference again.
+        if registry.len() + 1 + repository.len() > MAX_NAME {
+            return Err(invalid("the name is longer than 255 characters"));
+        }
         let target = match (digest, tag) {
             (Some(digest), _) => Target::Digest(digest),
             (None, tag) => Target::Tag(tag.unwrap_or("latest").to_owned()),

@@ -27,18 +27,20 @@ use crate::telemetry::Tasks;
 mod channel;
 mod conversation;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod http;
 mod negotiate;
 mod remote;
 mod report;
 mod resize;
 mod session;
-mod spdy;
+pub(crate) mod spdy;
 mod tls;
 mod token;
 mod typed;
 mod upgrade;
-mod websocket;
+pub(crate) mod websocket;
 
 use session::{Remote, What};
 use token::Tokens;

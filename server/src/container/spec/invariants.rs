@@ -7,12 +7,10 @@ use proptest::prelude::*;
 use super::super::config::{
     EnvVar, GroupsPolicy, PidMode, Propagation, Resources, SecurityProfile,
 };
-use super::fixture::{CAPABILITIES, Fixture, ID, device, mount, plain};
-use super::{Accounts, ImageView, caps};
+use super::confined::{MARK, confined};
+use super::fixture::{Fixture, device, mount, plain};
+use super::{Accounts, ImageView};
 use crate::config::CgroupDriver;
-
-/// In every value of the image, so that it can be searched for.
-const MARK: &str = "IMAGE\u{2620}";
 
 /// Texts that have broken parsers of other runtimes, and any other.
 fn hostile() -> impl Strategy<Value = String> {
@@ -164,49 +162,7 @@ proptest! {
     #[test]
     fn no_spec_breaks_the_confinement(fixture in fixture()) {
         let Ok(spec) = fixture.build() else { return Ok(()) };
-        let linux = spec.linux().as_ref().unwrap();
-        let process = spec.process().as_ref().unwrap();
-        let security = &fixture.config.security;
-
-        let cgroup = linux.cgroups_path().as_ref().unwrap().to_str().unwrap();
-        prop_assert!(
-            cgroup == format!("/kubepods/burstable/pod4c1b/{ID}")
-                || cgroup == format!("kubepods-pod1.slice:podwright:{ID}"),
-            "{cgroup}"
-        );
-
-        let granted = process.capabilities().as_ref().unwrap();
-        let asked = caps::Sets::of(security, u64::MAX).unwrap().bounding;
-        for capability in granted.bounding().as_ref().unwrap() {
-            let name = capability.to_string();
-            prop_assert!(caps::has(asked & CAPABILITIES, &name), "{name}");
-        }
-        prop_assert_eq!(granted.effective(), granted.bounding());
-        prop_assert!(granted.inheritable().as_ref().unwrap().is_empty());
-        prop_assert!(granted.ambient().as_ref().unwrap().is_empty());
-
-        let user = process.user();
-        prop_assert!(i64::from(user.uid()) <= i64::from(i32::MAX));
-        prop_assert!(i64::from(user.gid()) <= i64::from(i32::MAX));
-        prop_assert_eq!(user.additional_gids().as_ref().unwrap()[0], user.gid());
-
-        if !security.privileged {
-            prop_assert_eq!(linux.devices().as_ref().unwrap().len(), 1);
-            let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
-            prop_assert!(!rules[0].allow() && rules.len() == 2);
-        }
-    }
-
-    #[test]
-    fn nothing_of_the_image_leaves_the_process(fixture in fixture()) {
-        let Ok(spec) = fixture.build() else { return Ok(()) };
-        let mut outside = serde_json::to_value(&spec).unwrap();
-        let process = outside["process"].as_object_mut().unwrap();
-        for inside in ["args", "env", "cwd"] {
-            process.remove(inside);
-        }
-        let text = outside.to_string();
-        prop_assert!(!text.contains(MARK), "{text}");
+        prop_assert_eq!(confined(&fixture, &spec), Ok(()));
     }
 
     #[test]

@@ -21,8 +21,12 @@ pub(crate) mod resources;
 pub(crate) mod seccomp;
 pub(crate) mod unsupported;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+mod confined;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fixture;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod invariants;
 #[cfg(test)]

@@ -68,9 +68,17 @@ impl DockerConfig {
             Err(err) => return Err(told(err.to_string())),
         }
         let bytes = std::fs::read(file).map_err(|err| told(err.to_string()))?;
+        Self::parse(&bytes, file)
+    }
+
+    pub(super) fn parse(bytes: &[u8], file: &Path) -> Result<Self, Error> {
         // serde's own words quote what it stumbles on, which may be a secret.
-        let config: Self = serde_json::from_slice(&bytes).map_err(|err| {
-            told(format!("line {}: it is not what Docker writes there", err.line()))
+        let config: Self = serde_json::from_slice(bytes).map_err(|err| {
+            let line = err.line();
+            Error::Config(format!(
+                "{}: line {line}: it is not what Docker writes there",
+                file.display()
+            ))
         })?;
         Ok(Self { file: file.to_owned(), ..config })
     }

@@ -16,7 +16,7 @@ use super::super::reference::DOCKER_IO;
 
 mod certs;
 mod duration;
-mod file;
+pub(super) mod file;
 
 /// Largest hosts.toml.
 const MAX_FILE: u64 = 1 << 20;

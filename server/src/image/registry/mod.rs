@@ -21,6 +21,8 @@ mod credentials;
 mod docker_config;
 mod endpoint;
 mod explain;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hosts;
 mod limits;
 mod proxy;

@@ -8,4 +8,6 @@
 
 pub(super) mod connection;
 pub(super) mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(super) mod header;

@@ -26,7 +26,7 @@ pub(in super::super) enum Coding {
 }
 
 impl Coding {
-    fn encode(self, channel: u8, bytes: &[u8]) -> Frame {
+    pub(super) fn encode(self, channel: u8, bytes: &[u8]) -> Frame {
         match self {
             Self::Binary => Frame::Binary([&[channel], bytes].concat().into()),
             Self::Base64 => {
@@ -38,7 +38,7 @@ impl Coding {
     }
 
     /// The channel and its bytes; `None` where it is no message of ours.
-    fn decode(self, frame: Frame) -> Option<(u8, Bytes)> {
+    pub(super) fn decode(self, frame: Frame) -> Option<(u8, Bytes)> {
         let mut bytes: Bytes = match frame {
             Frame::Binary(bytes) => bytes,
             Frame::Text(text) => text.into(),

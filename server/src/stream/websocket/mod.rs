@@ -25,6 +25,8 @@ use super::upgrade::Connection;
 use crate::sandbox::Sandbox;
 
 mod channel;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod tunnel;
 
 use channel::{Coding, Read, read, write};

@@ -20,7 +20,11 @@ struct Reader<'a> {
 }
 
 /// The endpoints of a file, or its mistakes, one a line.
-pub(super) fn parse(text: &str, file: &Path, registry: &str) -> Result<Vec<Endpoint>, String> {
+pub(in super::super) fn parse(
+    text: &str,
+    file: &Path,
+    registry: &str,
+) -> Result<Vec<Endpoint>, String> {
     let mut reader = Reader { text, file, mistakes: Vec::new() };
     let table = match DeTable::parse(text) {
         Ok(table) => table,
