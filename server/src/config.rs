@@ -8,8 +8,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod handlers;
+pub(crate) mod pattern;
 mod settings;
 
+pub(crate) use handlers::{HandlerConfig, Rlimit};
 use settings::Settings;
 
 /// Where the configuration is looked for when no file is named.
@@ -31,6 +34,8 @@ pub(crate) struct Config {
     pub default_runtime: String,
     /// Handlers beside the ones discovered on PATH: name to executable.
     pub runtimes: BTreeMap<String, PathBuf>,
+    /// What is particular to handlers, by their names.
+    pub handlers: BTreeMap<String, HandlerConfig>,
     /// `podwright-shim`; empty: beside the daemon's own executable.
     pub shim: PathBuf,
     /// Parent cgroup of pods whose config names none.
@@ -144,6 +149,7 @@ impl Config {
             log_level: from.one_of("log_level", &["info", "error", "warn", "debug", "trace"]),
             default_runtime: from.text("default_runtime", ""),
             runtimes: from.paths_under("runtimes"),
+            handlers: handlers::handlers(&mut from),
             shim: from.optional_path("shim").unwrap_or_default(),
             cgroup_parent: from.text("cgroup.parent", "/podwright"),
             cgroup_driver: match from

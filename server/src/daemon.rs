@@ -16,6 +16,7 @@ use crate::container::facts;
 use crate::container::node::{Node, Undone};
 use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::host::apparmor::AppArmor;
 use crate::host::instance::Instance;
 use crate::host::{Host, cgroup};
 use crate::image::{Images, Settings};
@@ -76,6 +77,7 @@ async fn serve(config: Config) -> Result<()> {
     sandbox::watch::glances(&pods);
     failpoint::sure("start/serve", || ready.open());
     watch_imports(&pods);
+    load_profile(&pods);
     tracing::info!(socket = %socket.display(), handler = pods.node.host.default_handler, "serving CRI");
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
 
@@ -280,6 +282,20 @@ fn watch_imports(pods: &Arc<Pods>) {
                 Err(err) => return tracing::error!(%err, "imports are not watched any more"),
             }
         }
+    });
+}
+
+/// The first pod need not wait for AppArmor's parser.
+fn load_profile(pods: &Arc<Pods>) {
+    let pods = pods.clone();
+    pods.node.tasks.clone().spawn(tracing::info_span!("apparmor"), async move {
+        let load = move || {
+            if let Some(Err(err)) = pods.node.host.apparmor.as_ref().map(AppArmor::load_default) {
+                tracing::error!(%err, "containers run without an AppArmor profile unless they name one");
+            }
+            Ok(())
+        };
+        crate::telemetry::blocking(load).await.ok();
     });
 }
 

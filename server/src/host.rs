@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 
 use features::Features;
 
+pub(crate) mod apparmor;
 pub(crate) mod cgroup;
 pub(crate) mod features;
 pub(crate) mod instance;
@@ -36,6 +37,7 @@ pub(crate) struct Host {
     pub handlers: BTreeMap<String, Handler>,
     /// The handler of pods that name none.
     pub default_handler: String,
+    pub apparmor: Option<apparmor::AppArmor>,
     /// What is being looked up on storage of others.
     pub storage: storage::Storage,
 }
@@ -70,6 +72,9 @@ impl Host {
         let kernel = uname.release().to_string_lossy().into_owned();
         let handlers = discover(config, &kernel);
         let default_handler = default_handler(config, &handlers)?;
+        if let Some(name) = config.handlers.keys().find(|name| !handlers.contains_key(*name)) {
+            tracing::warn!("handlers.{name}: this node has no such runtime");
+        }
         Ok(Self {
             boot_id: read("/proc/sys/kernel/random/boot_id")?,
             cgroup_v2,
@@ -81,6 +86,7 @@ impl Host {
             kernel,
             handlers,
             default_handler,
+            apparmor: apparmor::AppArmor::probe(Path::new("/"), &config.state),
             storage: storage::Storage::default(),
         })
     }

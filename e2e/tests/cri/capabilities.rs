@@ -3,7 +3,7 @@
 use e2e::World;
 use e2e::cri::*;
 use e2e::image::catalogue::BUSYBOX;
-use e2e::pod::container;
+use e2e::pod::{container, shell};
 use tonic::Code;
 
 use crate::{inside, of_status, refused, security};
@@ -156,6 +156,28 @@ fn what_is_no_capability_and_what_is_not_privileged_are_refused() {
     let mut config = container("privileged", BUSYBOX, &[]);
     security(&mut config).privileged = true;
     refused(&pod.try_create(config), Code::InvalidArgument, "linux.security_context.privileged");
+    pod.end();
+    world.finish();
+}
+
+/// Where a handler's configuration says so, a privileged container has the devices of any other.
+#[test]
+fn privileged_without_the_hosts_devices() {
+    let config = "[handlers.crun]\nprivileged_without_host_devices = true\n".to_owned();
+    let world = World::start(e2e::Options { config, ..Default::default() });
+    world.pull(BUSYBOX);
+    let mut sandbox = e2e::pod::sandbox(&world, "privileged");
+    sandbox.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+    let pod = world.pod_of(sandbox);
+    let mut config = container("c", BUSYBOX, &[]);
+    security(&mut config).privileged = true;
+    let id = pod.run(config);
+    assert_eq!(mask(&inside(&world, &id, "CapEff")), ours(&world));
+    world.exec(&id, "test -c /dev/null && test ! -e /dev/kmsg && test ! -e /dev/mem");
+    // Its cgroup does not let it use one that it makes for itself either: 1:11 is /dev/kmsg.
+    let made =
+        world.try_exec(&id, &shell("busybox mknod /tmp/k c 1 11 && head -c 1 /tmp/k"), 10).unwrap();
+    assert_ne!(made.exit_code, 0);
     pod.end();
     world.finish();
 }

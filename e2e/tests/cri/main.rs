@@ -51,6 +51,7 @@ mod exec;
 mod exits;
 mod export;
 mod fsck;
+mod handlers;
 mod identity;
 mod images;
 mod join;

@@ -189,6 +189,13 @@ impl Settings {
             .collect()
     }
 
+    /// The names of the tables below `prefix`, each the part before its last dot.
+    pub(super) fn tables_under(&self, prefix: &str) -> BTreeSet<String> {
+        let lead = format!("{prefix}.");
+        let below = self.given.keys().filter_map(|key| key.strip_prefix(&lead)?.rsplit_once('.'));
+        below.map(|(name, _)| name.to_owned()).collect()
+    }
+
     pub(super) fn integer(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let Some(setting) = self.take(key) else { return default };
         let value = match setting.value {

@@ -159,7 +159,9 @@ fn build(node: &Node, request: Request, prepared: Prepared, found: Found) -> Res
 
     let view = view(&image.config);
     let lower: Vec<PathBuf> = mounts.iter().flat_map(volume::directories).collect();
-    let mut facts = facts::gather(&config, found.mount_sources, &lower, target_pid)?;
+    let settings = node.config.handler(&handler.name);
+    let on = (&node.host, settings);
+    let mut facts = facts::gather(&config, found.mount_sources, &lower, target_pid, on)?;
     facts.cdi = node.cdi.edits(&config)?;
     facts.runtime = handler.features;
     for volume in &volumes {
@@ -171,6 +173,7 @@ fn build(node: &Node, request: Request, prepared: Prepared, found: Found) -> Res
         image: &view,
         place: &place,
         node: &node.facts,
+        handler: settings,
         facts: &facts,
     };
     let spec = spec::build(&input)?;

@@ -18,7 +18,10 @@ use rustix::fs::OFlags;
 
 use super::config::{ContainerConfig, Security, SecurityProfile};
 use super::spec::{self, Accounts, DeviceNode, Facts};
+use crate::config::HandlerConfig;
 use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::host::apparmor::{AppArmor, DEFAULT_PROFILE};
 
 pub(crate) use node::node;
 pub(crate) use sources::sources;
@@ -39,13 +42,16 @@ pub(crate) fn gather(
     mount_sources: Vec<PathBuf>,
     layers: &[PathBuf],
     target: Option<u32>,
+    (host, handler): (&Host, &HandlerConfig),
 ) -> Result<Facts> {
     let privileged = config.security.privileged;
+    let host_devices = privileged && !handler.privileged_without_host_devices;
     Ok(Facts {
         mount_sources,
         devices: devices::asked(&config.devices)?,
-        host_devices: if privileged { devices::of_host() } else { Vec::new() },
+        host_devices: if host_devices { devices::of_host() } else { Vec::new() },
         accounts: accounts(layers)?,
+        apparmor: apparmor(host.apparmor.as_ref(), &config.security)?,
         seccomp: if privileged { None } else { seccomp(&config.security)? },
         target_pid: target.map(|pid| format!("/proc/{pid}/ns/pid").into()),
         ..Facts::default()
@@ -82,6 +88,32 @@ fn accounts(layers: &[PathBuf]) -> Result<Accounts> {
         }
     };
     Ok(Accounts { passwd: read("etc/passwd")?, group: read("etc/group")? })
+}
+
+/// Where there is AppArmor, a container that names no profile runs under our own, if that can be loaded, and a
+/// privileged one under none but that which it names.
+fn apparmor(node: Option<&AppArmor>, security: &Security) -> Result<Option<String>> {
+    const FIELD: &str = "linux.security_context.apparmor";
+    let Some(apparmor) = node else { return Ok(None) };
+    let unavailable = |err: String| Error::Unavailable(format!("{FIELD}: {err}"));
+    match &security.apparmor {
+        Some(SecurityProfile::Unconfined) => Ok(None),
+        Some(SecurityProfile::Localhost(name)) => match apparmor.is_loaded(name) {
+            Ok(true) => Ok(Some(name.clone())),
+            Ok(false) => Err(Error::invalid(
+                FIELD,
+                format!("the profile {name:?} is not loaded on this node"),
+            )),
+            Err(err) => Err(unavailable(err)),
+        },
+        None | Some(SecurityProfile::RuntimeDefault) if security.privileged => Ok(None),
+        asked => match (apparmor.load_default(), asked) {
+            (Ok(()), _) => Ok(Some(DEFAULT_PROFILE.to_owned())),
+            // Told at the start.
+            (Err(_), None) => Ok(None),
+            (Err(err), _) => Err(unavailable(err)),
+        },
+    }
 }
 
 fn seccomp(security: &Security) -> Result<Option<LinuxSeccomp>> {
@@ -167,5 +199,53 @@ mod tests {
         assert_eq!(accounts(&layers).unwrap().passwd, None);
         group.set_len(MAX_ACCOUNTS + 1).unwrap();
         assert!(accounts(&layers).is_err());
+    }
+
+    #[test]
+    fn the_apparmor_profile_that_applies() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("sys/module/apparmor/parameters/enabled", "Y\n"),
+            (
+                "sys/kernel/security/apparmor/profiles",
+                "mine (enforce)\npodwright-default (enforce)\n",
+            ),
+        ] {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let node = AppArmor::probe(dir.path(), dir.path());
+        let local = |name: &str| Some(SecurityProfile::Localhost(name.into()));
+        for (profile, privileged, applies) in [
+            (None, false, Some("podwright-default")),
+            (None, true, None),
+            (Some(SecurityProfile::RuntimeDefault), false, Some("podwright-default")),
+            (Some(SecurityProfile::RuntimeDefault), true, None),
+            (Some(SecurityProfile::Unconfined), false, None),
+            (local("mine"), false, Some("mine")),
+            (local("mine"), true, Some("mine")),
+        ] {
+            let security = Security { apparmor: profile, privileged, ..Security::default() };
+            assert_eq!(
+                apparmor(node.as_ref(), &security).unwrap().as_deref(),
+                applies,
+                "{security:?}"
+            );
+            assert_eq!(apparmor(None, &security).unwrap(), None);
+        }
+        let security = Security { apparmor: local("gone"), ..Security::default() };
+        let err = apparmor(node.as_ref(), &security).unwrap_err().to_string();
+        assert_eq!(
+            err,
+            "linux.security_context.apparmor: the profile \"gone\" is not loaded on this node"
+        );
+        // Ours cannot be loaded: whoever asks for it is told so.
+        std::fs::write(dir.path().join("sys/kernel/security/apparmor/profiles"), "").unwrap();
+        let node = AppArmor::probe(dir.path(), &dir.path().join("none"));
+        assert_eq!(apparmor(node.as_ref(), &Security::default()).unwrap(), None);
+        let apparmor_profile = Some(SecurityProfile::RuntimeDefault);
+        let security = Security { apparmor: apparmor_profile, ..Security::default() };
+        assert!(apparmor(node.as_ref(), &security).is_err());
     }
 }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::Resources;
+
 /// The pod's side of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
@@ -15,6 +17,9 @@ pub(crate) struct Place {
     pub sandbox_namespace: String,
     pub sandbox_uid: String,
     pub sandbox_annotations: BTreeMap<String, String>,
+    /// Sum over the pod's containers, where the kubelet tells it.
+    #[serde(default)]
+    pub sandbox_resources: Option<Resources>,
     /// Where the pod's log files are; empty: none.
     pub log_directory: String,
     /// The pod's parent cgroup as the kubelet named it; empty: the default.

@@ -1,5 +1,7 @@
 //! Pinned images: names that the kubelet's garbage collection is told to spare.
 
+use crate::config::pattern;
+
 /// Patterns over whole names, `registry/repository:tag` or `registry/repository@digest`; `*` is any text, and what
 /// stands before the first slash needs no `docker.io/library`.
 #[derive(Debug, Clone, Default)]
@@ -12,7 +14,8 @@ impl Pins {
 
     /// Whether one of an image's names is meant.
     pub(super) fn holds<'a>(&self, mut names: impl Iterator<Item = &'a String>) -> bool {
-        !self.0.is_empty() && names.any(|name| self.0.iter().any(|pattern| matches(pattern, name)))
+        !self.0.is_empty()
+            && names.any(|name| self.0.iter().any(|pattern| pattern::matches(pattern, name)))
     }
 }
 
@@ -22,28 +25,6 @@ fn whole(pattern: &str) -> String {
         return pattern.to_owned();
     }
     super::reference::Reference::parse(pattern).map_or(pattern.to_owned(), |name| name.to_string())
-}
-
-/// Each star takes as little as it can; what comes between two has to follow in order.
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
-        return false;
-    };
-    let mut parts = parts.peekable();
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    true
 }
 
 #[cfg(test)]

@@ -79,6 +79,7 @@ fn place(pods: &Pods, sandbox: &Sandbox, ready: &Ready) -> Place {
         sandbox_namespace: config.metadata.namespace.clone(),
         sandbox_uid: config.metadata.uid.clone(),
         sandbox_annotations: config.annotations.clone(),
+        sandbox_resources: sandbox.now().resources,
         log_directory: config.log_directory.clone(),
         cgroup_parent: if config.cgroup_parent.is_empty() {
             pods.node.config.cgroup_parent.clone()

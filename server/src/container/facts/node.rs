@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use oci_spec::runtime::PosixRlimitType;
+
 use super::mountinfo;
 use crate::config::Config;
-use crate::container::spec::{AppArmor, Node};
+use crate::container::spec::Node;
 use crate::error::Result;
 use crate::host::Host;
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 const HUGEPAGES: &str = "/sys/kernel/mm/hugepages";
-const APPARMOR_PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 /// Options of a cgroup2 mount that the host may depend on.
 const CGROUP2_OPTIONS: [&str; 2] = ["nsdelegate", "memory_recursiveprot"];
@@ -39,9 +40,10 @@ pub(crate) fn node(config: &Config, host: &Host) -> Result<Node> {
             BTreeSet::new()
         },
         cgroup2_options,
-        apparmor: apparmor(),
+        apparmor: host.apparmor.is_some(),
         selinux: Path::new(SELINUX).exists(),
         devices_of_container: config.device_ownership_from_security_context,
+        hard_limits: if host.sys_resource { Vec::new() } else { hard_limits() },
     })
 }
 
@@ -80,19 +82,30 @@ fn page_size(directory: &str) -> Option<String> {
     })
 }
 
-fn apparmor() -> AppArmor {
-    match std::fs::read_to_string("/sys/module/apparmor/parameters/enabled") {
-        Ok(enabled) if enabled.trim() == "Y" => AppArmor::Present(loaded_profiles()),
-        _ => AppArmor::Absent,
-    }
-}
-
-/// Lines of the form `name (mode)`.
-fn loaded_profiles() -> BTreeSet<String> {
-    let profiles = std::fs::read_to_string(APPARMOR_PROFILES).unwrap_or_default();
-    profiles
-        .lines()
-        .filter_map(|line| line.rsplit_once(" (").map(|(name, _)| name.to_owned()))
+/// What setrlimit(2) would not let a runtime raise for a container.
+fn hard_limits() -> Vec<(PosixRlimitType, u64)> {
+    use PosixRlimitType as Kind;
+    use rustix::process::{Resource, getrlimit};
+    let all = [
+        (Kind::RlimitCpu, Resource::Cpu),
+        (Kind::RlimitFsize, Resource::Fsize),
+        (Kind::RlimitData, Resource::Data),
+        (Kind::RlimitStack, Resource::Stack),
+        (Kind::RlimitCore, Resource::Core),
+        (Kind::RlimitRss, Resource::Rss),
+        (Kind::RlimitNproc, Resource::Nproc),
+        (Kind::RlimitNofile, Resource::Nofile),
+        (Kind::RlimitMemlock, Resource::Memlock),
+        (Kind::RlimitAs, Resource::As),
+        (Kind::RlimitLocks, Resource::Locks),
+        (Kind::RlimitSigpending, Resource::Sigpending),
+        (Kind::RlimitMsgqueue, Resource::Msgqueue),
+        (Kind::RlimitNice, Resource::Nice),
+        (Kind::RlimitRtprio, Resource::Rtprio),
+        (Kind::RlimitRttime, Resource::Rttime),
+    ];
+    all.into_iter()
+        .filter_map(|(kind, resource)| Some((kind, getrlimit(resource).maximum?)))
         .collect()
 }
 

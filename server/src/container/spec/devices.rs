@@ -86,10 +86,11 @@ fn asked<'a>(input: &Input<'a>) -> impl Iterator<Item = DeviceNode> + 'a {
 
 /// All or, beside what runtimes allow anyway, only those asked for.
 pub(super) fn cgroup_rules(input: &Input<'_>) -> Vec<LinuxDeviceCgroup> {
+    let every = input.config.security.privileged && !input.handler.privileged_without_host_devices;
     let mut all = LinuxDeviceCgroup::default();
-    all.set_allow(input.config.security.privileged).set_access(Some("rwm".into()));
+    all.set_allow(every).set_access(Some("rwm".into()));
     let mut rules = vec![all];
-    if !input.config.security.privileged {
+    if !every {
         let cdi = input.facts.cdi.devices.iter().map(|device| &device.node);
         let devices = input.facts.devices.iter().chain(cdi);
         rules.extend(devices.filter(|device| device.kind != DeviceKind::Fifo).map(|device| {

@@ -7,8 +7,8 @@ use super::super::config::{
     Security,
 };
 use super::super::place::Place;
-use super::{Accounts, AppArmor, DeviceKind, DeviceNode, Facts, ImageView, Input, Node};
-use crate::config::CgroupDriver;
+use super::{Accounts, DeviceKind, DeviceNode, Facts, ImageView, Input, Node};
+use crate::config::{CgroupDriver, HandlerConfig};
 use crate::error::Result;
 use crate::id::ContainerId;
 
@@ -24,13 +24,14 @@ pub(super) struct Fixture {
     pub image: ImageView,
     pub place: Place,
     pub node: Node,
+    pub handler: HandlerConfig,
     pub facts: Facts,
 }
 
 impl Fixture {
     pub(super) fn build(&self) -> Result<oci_spec::runtime::Spec> {
-        let Self { id, config, image, place, node, facts } = self;
-        super::build(&Input { id, config, image, place, node, facts })
+        let Self { id, config, image, place, node, handler, facts } = self;
+        super::build(&Input { id, config, image, place, node, handler, facts })
     }
 
     /// The spec as it will be read.
@@ -122,6 +123,7 @@ fn place() -> Place {
         sandbox_namespace: "shop".into(),
         sandbox_uid: "4c1b".into(),
         sandbox_annotations: BTreeMap::from([("io.katacontainers.x".into(), "y".into())]),
+        sandbox_resources: None,
         log_directory: "/var/log/pods/shop_web-7d9_4c1b".into(),
         cgroup_parent: "/kubepods/burstable/pod4c1b".into(),
         privileged: false,
@@ -159,10 +161,12 @@ pub(super) fn plain() -> Fixture {
             swap_limits: true,
             hugepage_sizes: BTreeSet::from(["2MB".into()]),
             cgroup2_options: vec!["nsdelegate".into()],
-            apparmor: AppArmor::Absent,
+            apparmor: false,
             selinux: false,
             devices_of_container: false,
+            hard_limits: vec![],
         },
+        handler: HandlerConfig::default(),
         facts: Facts {
             accounts: Accounts {
                 passwd: Some(b"root:x:0:0::/:/bin/sh\nweb:x:101:101::/:/bin/false\n".into()),

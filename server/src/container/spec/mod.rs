@@ -8,6 +8,7 @@
 //! annotation or a label. What the CRI can ask and we cannot do yet is refused in `unsupported.rs`, never ignored.
 
 mod annotations;
+mod base;
 pub(crate) mod caps;
 pub(crate) mod cgroup;
 mod devices;
@@ -38,6 +39,7 @@ use oci_spec::runtime::{Linux, LinuxSeccomp, Root, Spec};
 
 use super::config::{ContainerConfig, SecurityProfile};
 use super::place::Place;
+use crate::config::HandlerConfig;
 use crate::error::{Error, Result};
 use crate::host::features::Features;
 use crate::id::ContainerId;
@@ -46,7 +48,7 @@ pub(crate) use devices::{DeviceKind, DeviceNode};
 pub(crate) use edits::{Edits, EditsDevice};
 pub(crate) use identity::{Accounts, Identity};
 pub(crate) use mounts::MOUNT_OPTIONS;
-pub(crate) use node::{AppArmor, Node};
+pub(crate) use node::Node;
 
 /// The version of the runtime spec that ours follow; the oldest that every runtime we call accepts.
 const SPEC_VERSION: &str = "1.1.0";
@@ -59,6 +61,7 @@ pub(crate) struct Input<'a> {
     pub image: &'a ImageView,
     pub place: &'a Place,
     pub node: &'a Node,
+    pub handler: &'a HandlerConfig,
     pub facts: &'a Facts,
 }
 
@@ -86,6 +89,8 @@ pub(crate) struct Facts {
     pub accounts: Accounts,
     /// The profile that a Localhost seccomp setting names.
     pub seccomp: Option<LinuxSeccomp>,
+    /// The AppArmor profile to run under.
+    pub apparmor: Option<String>,
     /// The pid namespace of the container that pid mode TARGET names.
     pub target_pid: Option<PathBuf>,
     /// What the CDI devices change.
@@ -138,8 +143,11 @@ pub(crate) fn build(input: &Input<'_>) -> Result<Spec> {
         .set_mounts(Some(mounts))
         .set_process(Some(process::process(input, &caps, identity)?))
         .set_hostname(None)
-        .set_annotations(Some(annotations::all(config, place)))
+        .set_annotations(Some(annotations::all(input)))
         .set_linux(Some(linux));
+    if let Some(base) = &input.handler.base_spec {
+        spec = base::under(&spec, base)?;
+    }
     facts.cdi.apply(&mut spec);
     Ok(spec)
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use oci_spec::runtime::PosixRlimitType;
+
 use crate::config::CgroupDriver;
 
 /// The node, as far as a container's spec is concerned.
@@ -20,17 +22,10 @@ pub(crate) struct Node {
     /// Options of the host's cgroup2 mount that a container in the host's cgroup namespace must repeat, since
     /// mounting cgroup2 there sets them for the one shared superblock.
     pub cgroup2_options: Vec<String>,
-    pub apparmor: AppArmor,
+    pub apparmor: bool,
     pub selinux: bool,
     /// Whether devices asked for belong to the container's user, not to whom the host's belong.
     pub devices_of_container: bool,
-}
-
-/// AppArmor on this node.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) enum AppArmor {
-    #[default]
-    Absent,
-    /// The profiles that are loaded.
-    Present(BTreeSet<String>),
+    /// Our own hard limits, where we cannot raise them; what is not here has none.
+    pub hard_limits: Vec<(PosixRlimitType, u64)>,
 }

@@ -1,9 +1,10 @@
 //! The process of a container: arguments, environment, working directory, identity and limits.
 
-use oci_spec::runtime::{Process, User};
+use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, Process, User};
 
-use super::super::config::{ContainerConfig, SecurityProfile};
-use super::{AppArmor, Identity, ImageView, Input, Node, caps};
+use super::super::config::ContainerConfig;
+use super::{Identity, ImageView, Input, Node, caps};
+use crate::config::Rlimit;
 use crate::error::{Error, Result};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -21,9 +22,9 @@ pub(super) fn process(input: &Input<'_>, caps: &caps::Sets, identity: Identity) 
         .set_env(Some(env(config, image, &place.hostname)?))
         .set_cwd(cwd(config, image)?.into())
         .set_capabilities(Some(caps.to_oci()))
-        .set_rlimits(None)
+        .set_rlimits(rlimits(input))
         .set_no_new_privileges(Some(config.security.no_new_privs))
-        .set_apparmor_profile(apparmor(config, node)?)
+        .set_apparmor_profile(input.facts.apparmor.clone())
         .set_oom_score_adj(Some(oom_score_adj(config, node)));
     Ok(process)
 }
@@ -120,21 +121,24 @@ fn cwd(config: &ContainerConfig, image: &ImageView) -> Result<String> {
     Ok(dir)
 }
 
+/// Those of the handler, not above what we may set.
+fn rlimits(input: &Input<'_>) -> Option<Vec<PosixRlimit>> {
+    let ceiling = |kind| {
+        let known = input.node.hard_limits.iter().find(|(limited, _)| *limited == kind);
+        known.map_or(u64::MAX, |(_, limit)| *limit)
+    };
+    let limit = |asked: &Rlimit| {
+        let most = ceiling(asked.kind);
+        let limit = PosixRlimitBuilder::default().typ(asked.kind);
+        let limit = limit.soft(asked.soft.min(most)).hard(asked.hard.min(most)).build();
+        limit.expect("every field of it has a default")
+    };
+    let limits = &input.handler.rlimits;
+    (!limits.is_empty()).then(|| limits.iter().map(limit).collect())
+}
+
 fn oom_score_adj(config: &ContainerConfig, node: &Node) -> i32 {
     let asked = config.resources.oom_score_adj.clamp(-1000, 1000);
     let asked = i32::try_from(asked).unwrap_or_default();
     node.oom_score_adj_floor.map_or(asked, |floor| asked.max(floor))
-}
-
-/// A privileged container is not confined, except by a profile that it names.
-fn apparmor(config: &ContainerConfig, node: &Node) -> Result<Option<String>> {
-    let field = "linux.security_context.apparmor";
-    let Some(SecurityProfile::Localhost(name)) = &config.security.apparmor else { return Ok(None) };
-    match &node.apparmor {
-        AppArmor::Absent => Err(Error::Unsupported(format!("{field}: this node has no AppArmor"))),
-        AppArmor::Present(loaded) if loaded.contains(name) => Ok(Some(name.clone())),
-        AppArmor::Present(_) => {
-            Err(Error::invalid(field, format!("the profile {name:?} is not loaded on this node")))
-        }
-    }
 }

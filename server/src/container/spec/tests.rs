@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::config::{HugepageLimit, PidMode, Propagation, Resources, SecurityProfile};
 use super::fixture::{CAPABILITIES, Fixture, device, plain, privileged};
-use super::{AppArmor, resources};
+use super::resources;
 
 /// Capabilities are sets: sorted, so that they can be compared.
 fn sorted(mut spec: Value) -> Value {
@@ -300,13 +300,6 @@ fn what_cannot_be_done_is_refused() {
             |f| f.config.security.apparmor = Some(SecurityProfile::RuntimeDefault),
             "linux.security_context.apparmor",
         ),
-        (
-            |f| {
-                f.node.apparmor = AppArmor::Present(["other".to_owned()].into());
-                f.config.security.apparmor = Some(SecurityProfile::Localhost("mine".into()));
-            },
-            "linux.security_context.apparmor",
-        ),
     ] {
         let err = refused(change);
         assert!(err.starts_with(&format!("{field}: ")), "{err}");
@@ -314,12 +307,28 @@ fn what_cannot_be_done_is_refused() {
 }
 
 #[test]
-fn apparmor_profiles_that_are_loaded() {
+fn apparmor_profiles_that_were_looked_up() {
     let mut fixture = plain();
-    fixture.node.apparmor = AppArmor::Present(["mine".to_owned()].into());
+    fixture.node.apparmor = true;
     assert_eq!(fixture.json()["process"].get("apparmorProfile"), None);
-    fixture.config.security.apparmor = Some(SecurityProfile::Localhost("mine".into()));
+    fixture.facts.apparmor = Some("mine".into());
     assert_eq!(fixture.json()["process"]["apparmorProfile"], "mine");
+}
+
+#[test]
+fn limits_of_processes_are_not_above_ours() {
+    use crate::config::Rlimit;
+    use oci_spec::runtime::PosixRlimitType::{RlimitCore, RlimitNofile};
+    let mut fixture = plain();
+    assert_eq!(fixture.json()["process"].get("rlimits"), None);
+    let limit = |kind, soft, hard| Rlimit { kind, soft, hard };
+    fixture.handler.rlimits = vec![limit(RlimitNofile, 1024, 8192), limit(RlimitCore, 0, u64::MAX)];
+    fixture.node.hard_limits = vec![(RlimitNofile, 4096)];
+    let expected = json!([
+        {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": u64::MAX},
+    ]);
+    assert_eq!(fixture.json()["process"]["rlimits"], expected);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Honouring one of these means removing its line.
 
 use super::super::config::{ContainerConfig, SecurityProfile, SelinuxOption, UsernsOptions};
-use super::{AppArmor, Node};
+use super::Node;
 use crate::error::{Error, Result};
 
 struct Refusal<T: ?Sized> {
@@ -11,7 +11,7 @@ struct Refusal<T: ?Sized> {
     what: &'static str,
 }
 
-const CONTAINER: [Refusal<ContainerConfig>; 4] = [
+const CONTAINER: [Refusal<ContainerConfig>; 3] = [
     Refusal {
         asks: |config, _| config.security.userns.is_some(),
         what: "linux.security_context.namespace_options.userns_options: user namespaces",
@@ -19,14 +19,6 @@ const CONTAINER: [Refusal<ContainerConfig>; 4] = [
     Refusal {
         asks: |config, node| node.selinux && asks_selinux(config.security.selinux.as_ref()),
         what: "linux.security_context.selinux_options: SELinux labels",
-    },
-    Refusal {
-        asks: |config, node| {
-            node.apparmor != AppArmor::Absent
-                && config.security.apparmor == Some(SecurityProfile::RuntimeDefault)
-                && !config.security.privileged
-        },
-        what: "linux.security_context.apparmor: the runtime's default AppArmor profile",
     },
     Refusal {
         asks: |config, _| {
@@ -40,8 +32,12 @@ const CONTAINER: [Refusal<ContainerConfig>; 4] = [
 /// `Unsupported` for the first thing that the container asks for and we cannot do.
 pub(crate) fn container(config: &ContainerConfig, node: &Node) -> Result<()> {
     // A node without AppArmor can never honour a profile, with whatever version of ours.
-    let confined = !matches!(config.security.apparmor, None | Some(SecurityProfile::Unconfined));
-    if confined && !config.security.privileged && node.apparmor == AppArmor::Absent {
+    let confined = match &config.security.apparmor {
+        None | Some(SecurityProfile::Unconfined) => false,
+        Some(SecurityProfile::RuntimeDefault) => !config.security.privileged,
+        Some(SecurityProfile::Localhost(_)) => true,
+    };
+    if confined && !node.apparmor {
         return Err(Error::Unsupported(
             "linux.security_context.apparmor: this node has no AppArmor".into(),
         ));
