@@ -8,6 +8,7 @@
 mod attach;
 mod cp;
 mod daemon;
+mod events;
 mod exec;
 mod failure;
 mod find;
@@ -29,6 +30,7 @@ mod rm;
 mod rmi;
 mod run;
 mod session;
+mod stats;
 mod stop;
 mod table;
 mod version;
@@ -81,6 +83,8 @@ enum Verb {
     Rm(rm::Args),
     Rmi(rmi::Args),
     Inspect(inspect::Args),
+    Stats(stats::Args),
+    Events(events::Args),
     Ops(ops::Args),
     Fsck(fsck::Args),
     Version(version::Args),
@@ -122,6 +126,8 @@ async fn obey(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Rm(args) => rm::run(args, &mut daemon).await,
         Verb::Rmi(args) => rmi::run(args, &mut daemon).await,
         Verb::Inspect(args) => inspect::run(args, &mut daemon).await,
+        Verb::Stats(args) => stats::run(args, &mut daemon).await,
+        Verb::Events(args) => events::run(args, &mut daemon).await,
         Verb::Ops(args) => ops::run(args, &mut daemon).await,
         Verb::Fsck(args) => fsck::run(args, &mut daemon).await,
         Verb::Version(_) => unreachable!("answered above, without a daemon"),

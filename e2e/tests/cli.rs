@@ -299,3 +299,37 @@ fn pinned_images_are_told_to_the_kubelet() {
     assert_eq!(status(&world, BUSYBOX), None, "whoever removes it by name is obeyed");
     world.finish();
 }
+
+#[test]
+fn usage_and_events_are_shown() {
+    let world = World::start(Options::default());
+    let mut listener = world
+        .command(place::binary("podwright"))
+        .arg("--socket")
+        .arg(world.path("state/podwright.sock"))
+        .arg("events")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(listener.stdout.take().unwrap()));
+    // It says nothing of what was before it, so pods are made until it speaks.
+    let said = std::thread::spawn(move || {
+        lines.map_while(Result::ok).find(|line| line.contains(" stopped (exited 3)"))
+    });
+    eventually("an event", || {
+        podwright(&world, &["run", "--rm", BUSYBOX, "--", "sh", "-c", "exit 3"]);
+        said.is_finished().then_some(())
+    });
+    assert!(said.join().unwrap().is_some());
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+    says(&world, &["run", "--name", "busy", "--container", &format!("web={WEB}")]);
+    let told = says(&world, &["stats", "--once"]);
+    assert!(told.lines().any(|line| line.contains(" web ") && line.contains(" busy ")), "{told}");
+    let told: serde_json::Value =
+        serde_json::from_str(&says(&world, &["stats", "--json"])).unwrap();
+    assert!(told["stats"][0]["memory"]["workingSetBytes"]["value"].is_string(), "{told:#}");
+    says(&world, &["rm", "--force", "busy"]);
+    nothing_is_left(&world);
+    world.finish();
+}
