@@ -54,6 +54,9 @@ pub(crate) struct Config {
     pub keep_blobs: bool,
     /// Patterns of image names that the kubelet is to spare.
     pub pinned_images: Vec<String>,
+    /// Who has to have signed which images, as a policy.json says it; `None`: nobody.
+    pub image_policy: Option<PathBuf>,
+    pub verifiers: Option<VerifierConfig>,
     /// Archives in it are imported.
     pub import_dir: PathBuf,
     /// Layers of one image that download at a time.
@@ -67,6 +70,16 @@ pub(crate) struct Config {
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// Devices belong to the user and group that the container's security context names, as in the pod's volumes.
     pub device_ownership_from_security_context: bool,
+}
+
+/// Executables that are asked about images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VerifierConfig {
+    pub dir: PathBuf,
+    /// Of them, by name.
+    pub max: usize,
+    /// For each.
+    pub timeout: Duration,
 }
 
 /// Who makes cgroups.
@@ -180,6 +193,8 @@ impl Config {
             )),
             keep_blobs: from.boolean("image.keep_blobs", false),
             pinned_images: from.texts("image.pinned"),
+            image_policy: from.optional_path("image.policy"),
+            verifiers: verifiers(&mut from),
             max_concurrent_downloads: usize::try_from(from.integer(
                 "image.max_concurrent_downloads",
                 6,
@@ -195,6 +210,14 @@ impl Config {
         };
         from.finish().map(|()| config)
     }
+}
+
+fn verifiers(from: &mut Settings) -> Option<VerifierConfig> {
+    let dir = from.optional_path("image.verifier_dir");
+    let max = from.integer("image.max_verifiers", 10, 0..=100);
+    let timeout = from.integer("image.verifier_timeout_seconds", 10, 1..=600);
+    let (max, timeout) = (usize::try_from(max).unwrap_or(10), Duration::from_secs(timeout));
+    dir.map(|dir| VerifierConfig { dir, max, timeout })
 }
 
 fn streaming(from: &mut Settings) -> StreamingConfig {

@@ -61,6 +61,10 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check {
+        if let Some(mistake) = image::verify::Settings::new(&config).mistake() {
+            eprintln!("image: {mistake}");
+            return ExitCode::from(EX_CONFIG);
+        }
         println!("{}: no mistakes", path.display());
         return ExitCode::SUCCESS;
     }

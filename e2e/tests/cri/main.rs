@@ -69,6 +69,7 @@ mod restart;
 mod sandbox;
 mod seccomp;
 mod stats;
+mod verify;
 mod volumes;
 
 use e2e::World;

@@ -47,6 +47,11 @@ pub(crate) async fn create(
     let wanted = &request.config.image.image;
     let image = node.images.resolve(wanted).ok_or_else(|| Error::not_found("image", wanted))?;
     let volumes = volume::images(node, &request.config)?;
+    operation.enter("verifying that the images may be used")?;
+    let spec = &request.config.image;
+    let permitted = node.images.permit(&image, wanted, &spec.user_specified_image).await;
+    permitted.map_err(|err| Error::Image(err.to_string()))?;
+    volume::permit(node, &request.config, &volumes).await?;
     let id = ContainerId::random();
     let bundle = request.place.dir.join("ctr").join(id.as_str());
     let cgroups_path = node.cgroups_path(&request.place.cgroup_parent, id.as_str())?;

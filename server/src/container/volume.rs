@@ -60,6 +60,19 @@ pub(super) fn images(node: &Node, config: &ContainerConfig) -> Result<Vec<Wanted
     config.mounts.iter().enumerate().filter_map(of).collect()
 }
 
+/// Whether the node's operator lets them be used.
+///
+/// # Errors
+/// For the first that may not, in words that the kubelet knows.
+pub(super) async fn permit(node: &Node, config: &ContainerConfig, wanted: &[Wanted]) -> Result<()> {
+    for Wanted { mount, image } in wanted {
+        let Some(spec) = &config.mounts[*mount].image else { continue };
+        let permitted = node.images.permit(image, &spec.image, &spec.user_specified_image).await;
+        permitted.map_err(|err| failed(*mount, err))?;
+    }
+    Ok(())
+}
+
 /// Every layer that the volumes need.
 pub(super) fn layers(wanted: &[Wanted]) -> impl Iterator<Item = LayerId> {
     wanted.iter().flat_map(|wanted| wanted.image.layers().iter().cloned())

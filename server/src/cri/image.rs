@@ -185,6 +185,7 @@ pub(super) fn status(err: &Error) -> Status {
         | Error::Unavailable(_)
         | Error::Refused(_)
         | Error::Content(_)
+        | Error::Signature(_)
         | Error::Unsupported(_)
         | Error::Config(_)
         | Error::Io { .. }

@@ -25,6 +25,9 @@ pub(crate) enum Error {
     /// What the registry sent is not what it should be: a digest, a size or a format is wrong.
     #[error("{0}")]
     Content(String),
+    /// The node's operator does not let it be used; the kubelet knows this failure by its first word.
+    #[error("SignatureValidationFailed: {0}")]
+    Signature(String),
     /// An image of a kind that is not run here.
     #[error("{0}")]
     Unsupported(String),

@@ -38,6 +38,7 @@ mod import;
 mod manifest;
 mod pin;
 mod platform;
+mod program;
 pub(crate) mod progress;
 mod publish;
 mod pull;
@@ -48,6 +49,7 @@ mod source;
 mod spool;
 mod table;
 mod unpack;
+pub(crate) mod verify;
 
 pub(crate) use check::{Damage, Stray};
 pub(crate) use config::ImageUser;
@@ -70,6 +72,7 @@ use platform::Supported;
 use reference::Reference;
 use registry::{Limits, Registries};
 use table::{ImageRecord, Table};
+use verify::Checks;
 
 /// An error that several callers get.
 pub(crate) type Shared = Arc<Error>;
@@ -90,6 +93,7 @@ pub(crate) struct Settings {
     pub max_concurrent_downloads: usize,
     /// Patterns of names that are not to be collected.
     pub pinned: Vec<String>,
+    pub verification: verify::Settings,
     /// See `unpack`.
     pub(crate) always_allowed: u64,
 }
@@ -105,6 +109,7 @@ impl Settings {
             },
             keep_blobs: config.keep_blobs,
             pinned: config.pinned_images.clone(),
+            verification: verify::Settings::new(config),
             max_concurrent_downloads: config.max_concurrent_downloads,
             always_allowed: unpack::ALWAYS_ALLOWED,
         }
@@ -117,6 +122,7 @@ pub(crate) struct Images(Arc<Inner>);
 
 struct Inner {
     pins: Pins,
+    checks: Checks,
     settings: Settings,
     registries: Arc<Registries>,
     platform: Supported,
@@ -188,6 +194,7 @@ impl Images {
         Ok(Self(Arc::new(Inner {
             registries: Arc::new(Registries::new(settings.registry.clone())),
             pins: Pins::new(&settings.pinned),
+            checks: Checks::new(settings.verification.clone()),
             settings,
             platform: Supported::host(),
             store,

@@ -24,6 +24,7 @@ use super::registry::Credentials;
 use super::source::Source;
 use super::table::ImageRecord;
 use super::unpack::{Goal, Place, unpack};
+use super::verify::Proofs;
 use super::{Inner, Shared};
 use crate::operation::Part;
 
@@ -81,6 +82,8 @@ pub(super) async fn bring(
     let pulling = Pulling { inner, source, progress };
     pulling.progress.enter("resolving the reference");
     let resolved = pulling.resolve(&reference).await?;
+    pulling.progress.enter("verifying that it may be used");
+    let proofs = pulling.verify(&reference, &resolved).await?;
     pulling.progress.enter("reading the image config");
     let (config_bytes, parsed) = pulling.config(&resolved.manifest).await?;
     let wanted = stack(&resolved.manifest, &parsed)?;
@@ -95,7 +98,8 @@ pub(super) async fn bring(
     let settling = pulling.inner.layers.clone();
     let (layers, lease) = blocking(move || settling.settle(&names)).await?;
     pulling.progress.enter("writing to disk");
-    let image = describe(&reference, &resolved, &wanted, &layers, parsed, &pulling.inner);
+    let mut image = describe(&reference, &resolved, &wanted, &layers, parsed, &pulling.inner);
+    image.proofs = proofs;
     let mut files = resolved.documents;
     files.push((resolved.manifest.config.digest, config_bytes));
     let id = image.id.clone();
@@ -147,6 +151,17 @@ impl Pulling {
             Some(bytes) => Ok(bytes),
             None => self.source.manifest(entry).await,
         }
+    }
+
+    /// Nothing but documents has been fetched so far.
+    async fn verify(&self, reference: &Reference, resolved: &Resolved) -> Result<Proofs, Error> {
+        let (Source::Registry(session), [(top, bytes), ..]) =
+            (&self.source, resolved.documents.as_slice())
+        else {
+            return Ok(Proofs::default());
+        };
+        let chosen = resolved.documents.last().map_or(top, |(digest, _)| digest);
+        self.inner.checks.at_pull(reference, session, (top, bytes), chosen).await
     }
 
     async fn config(&self, manifest: &Manifest) -> Result<(Vec<u8>, Parsed), Error> {

@@ -10,6 +10,7 @@ use super::config::ImageConfig;
 use super::digest::Digest;
 use super::gc::Lease;
 use super::reference::{Query, Reference, Target};
+use super::verify::Proofs;
 
 /// What is kept of an image: one record in the database, under its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub(crate) struct ImageRecord {
     pub config: ImageConfig,
     /// Documents and blobs kept as files for this image.
     pub files: Vec<Digest>,
+    /// What the operator's policy and verifiers may ask for.
+    #[serde(default)]
+    pub(super) proofs: Proofs,
     /// When it was last pulled, in nanoseconds since 1970.
     pub pulled_at: u64,
 }
@@ -69,6 +73,7 @@ impl ImageRecord {
             chain_id: None,
             config,
             files: Vec::new(),
+            proofs: Proofs::default(),
             pulled_at: 0,
         }
     }
@@ -87,6 +92,7 @@ impl ImageRecord {
     pub(super) fn inherit(&mut self, earlier: &Self) {
         union(&mut self.tags, &earlier.tags);
         union(&mut self.digests, &earlier.digests);
+        self.proofs.inherit(&earlier.proofs);
         for file in &earlier.files {
             if !self.files.contains(file) {
                 self.files.push(file.clone());

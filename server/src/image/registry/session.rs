@@ -84,6 +84,17 @@ impl Session {
         }
     }
 
+    /// What refers to a manifest, where the registry keeps account of it.
+    pub(crate) async fn referrers(&self, digest: &Digest) -> Result<Fetched, Error> {
+        let what = format!("referrers of {}/{}@{digest}", self.registry, self.repository);
+        let want = Want::Document { digest: None, size: None, cap: MAX_MANIFEST };
+        let get = Get { path: format!("referrers/{digest}"), what: &what, want };
+        match self.serve(&get).await? {
+            Answer::Document(fetched) => Ok(fetched),
+            other => Err(unasked(&other)),
+        }
+    }
+
     /// Where a manifest is below the repository, and how it is called in messages.
     pub(super) fn manifest_path(&self, target: &Target) -> (String, String) {
         let (name, separator) = match target {

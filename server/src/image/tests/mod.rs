@@ -46,6 +46,7 @@ fn open(root: &Path, store: &Store, tasks: &Tasks, limits: Limits) -> Images {
         keep_blobs: false,
         pinned: vec!["*/pinned:*".into()],
         max_concurrent_downloads: 3,
+        verification: verify::Settings::default(),
         always_allowed: 1 << 20,
     };
     let operations = Operations::default();
