@@ -31,5 +31,5 @@ pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitC
         stderr: !args.tty,
     };
     let url = daemon.runtime.attach(request).await?.into_inner().url;
-    session::run(&url, args.interactive, args.tty).await
+    session::run(&daemon.tls, &url, args.interactive, args.tty).await
 }

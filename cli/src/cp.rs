@@ -158,7 +158,7 @@ async fn exec(
         stderr: true,
     };
     let url = daemon.runtime.exec(request).await?.into_inner().url;
-    session::pipe(&url, input, output).await
+    session::pipe(&daemon.tls, &url, input, output).await
 }
 
 #[cfg(test)]

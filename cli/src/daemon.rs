@@ -17,6 +17,8 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use crate::tls::Tls;
+
 /// The largest answer taken. A command's two outputs are 16 MiB each at most; lists are smaller.
 const MAX_ANSWER: usize = 48 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +31,7 @@ pub(crate) struct Daemon {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
     pub(crate) images: ImageServiceClient<Channel>,
     pub(crate) node: NodeClient<Channel>,
+    pub(crate) tls: Tls,
 }
 
 /// A path, or a path written the way crictl wants it.
@@ -39,7 +42,7 @@ pub(crate) fn parse_socket(text: &str) -> Result<PathBuf, String> {
 
 impl Daemon {
     /// Connects, and says what to do when that does not work.
-    pub(crate) async fn connect(socket: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(socket: &Path, tls: Tls) -> anyhow::Result<Self> {
         // tonic would hide the reason in its own words, so the socket is tried first.
         drop(UnixStream::connect(socket).await.map_err(|error| explain(socket, &error))?);
         let path = socket.to_owned();
@@ -56,6 +59,7 @@ impl Daemon {
                 .max_decoding_message_size(MAX_ANSWER),
             images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER),
             node: NodeClient::new(channel).max_decoding_message_size(MAX_ANSWER),
+            tls,
         })
     }
 
@@ -119,11 +123,11 @@ mod tests {
     async fn a_daemon_that_is_not_there_is_told_as_such() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("podwright.sock");
-        let told = Daemon::connect(&socket).await.unwrap_err().to_string();
+        let told = Daemon::connect(&socket, Tls::default()).await.unwrap_err().to_string();
         assert!(told.starts_with("podwrightd is not running at /"), "{told}");
         // A socket file that its daemon left behind.
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-        let told = Daemon::connect(&socket).await.unwrap_err().to_string();
+        let told = Daemon::connect(&socket, Tls::default()).await.unwrap_err().to_string();
         assert!(told.starts_with("podwrightd is not running at /"), "{told}");
     }
 }

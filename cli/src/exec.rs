@@ -44,7 +44,7 @@ pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitC
             stderr: !args.tty,
         };
         let url = daemon.runtime.exec(request).await?.into_inner().url;
-        return session::run(&url, args.interactive, args.tty).await;
+        return session::run(&daemon.tls, &url, args.interactive, args.tty).await;
     }
     let request = ExecSyncRequest {
         container_id: container.id,

@@ -33,6 +33,7 @@ mod session;
 mod stats;
 mod stop;
 mod table;
+mod tls;
 mod version;
 
 use std::path::PathBuf;
@@ -61,6 +62,8 @@ struct Cli {
         value_parser = daemon::parse_socket
     )]
     socket: PathBuf,
+    #[command(flatten)]
+    tls: tls::Tls,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -108,7 +111,7 @@ async fn obey(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Verb::Version(args) = cli.verb {
         return version::run(args, &cli.socket).await;
     }
-    let mut daemon = Daemon::connect(&cli.socket).await?;
+    let mut daemon = Daemon::connect(&cli.socket, cli.tls).await?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &mut daemon).await,
         Verb::Ps(args) => ps::run(args, &mut daemon).await,

@@ -102,7 +102,7 @@ async fn forward(
 ) -> anyhow::Result<()> {
     let request = PortForwardRequest { pod_sandbox_id: pod, port: vec![port.into()] };
     let url = daemon.runtime.port_forward(request).await?.into_inner().url;
-    let (mut to, mut from) = session::dial(&url).await?.split();
+    let (mut to, mut from) = session::dial(&daemon.tls, &url).await?.split();
     let (mut local_read, mut local_write) = socket.into_split();
     let up = async {
         let mut buffer = vec![0; READ];

@@ -1,11 +1,13 @@
 //! A session with a command or a container: WebSocket channels on one side, this terminal on the other.
 
 use std::io::{IsTerminal, Read, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use futures_util::{SinkExt, StreamExt};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -15,6 +17,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
 use crate::exec::exit_code;
+use crate::tls::Tls;
 
 /// The channels of version 5, which can end one at a time.
 pub(crate) const PROTOCOL: &str = "v5.channel.k8s.io";
@@ -30,18 +33,27 @@ const READ: usize = 32 << 10;
 const READS: usize = 4;
 
 /// A connection to the streaming server.
-pub(crate) type Stream = WebSocketStream<TcpStream>;
+pub(crate) type Stream = WebSocketStream<Box<dyn Bytes>>;
+
+/// Bytes both ways, plain or under TLS.
+pub(crate) trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 
 /// Dials the URL that the daemon has answered.
-pub(crate) async fn dial(url: &str) -> anyhow::Result<Stream> {
-    let address = url.strip_prefix("http://").and_then(|rest| rest.split('/').next());
-    let Some(address) = address else {
-        bail!("podwrightd serves its streams over TLS ({url}), which this command does not speak");
-    };
+pub(crate) async fn dial(tls: &Tls, url: &str) -> anyhow::Result<Stream> {
+    let parts = url.split_once("://").and_then(|(scheme, rest)| {
+        Some((scheme, rest.split('/').next()?.parse::<SocketAddr>().ok()?))
+    });
+    let (scheme, address) = parts.with_context(|| format!("podwrightd answered {url:?}"))?;
     let socket = TcpStream::connect(address).await;
     let socket =
         socket.with_context(|| format!("connecting to podwrightd's streams at {address}"))?;
     socket.set_nodelay(true)?;
+    let socket: Box<dyn Bytes> = match scheme {
+        "https" => Box::new(tls.connect(socket, address.ip()).await?),
+        _ => Box::new(socket),
+    };
     let mut request = format!("ws{}", url.trim_start_matches("http")).into_client_request()?;
     let protocol = HeaderValue::from_static(PROTOCOL);
     request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
@@ -69,11 +81,11 @@ impl Drop for Raw {
 }
 
 /// Runs the session to its end, and exits as the command did.
-pub(crate) async fn run(url: &str, stdin: bool, tty: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(tls: &Tls, url: &str, stdin: bool, tty: bool) -> anyhow::Result<ExitCode> {
     if tty && stdin && !std::io::stdin().is_terminal() {
         bail!("standard input is not a terminal: leave out -t");
     }
-    let stream = dial(url).await?;
+    let stream = dial(tls, url).await?;
     let raw = (tty && stdin).then(Raw::begin).transpose()?;
     let typed = stdin.then(|| read_all(std::io::stdin()));
     let carried = carry(stream, typed, &mut std::io::stdout(), tty).await;
@@ -83,11 +95,12 @@ pub(crate) async fn run(url: &str, stdin: bool, tty: bool) -> anyhow::Result<Exi
 
 /// Runs a session without a terminal between a reader and a writer; what has no writer goes to standard output.
 pub(crate) async fn pipe(
+    tls: &Tls,
     url: &str,
     input: Option<Box<dyn Read + Send>>,
     output: Option<Box<dyn Write + Send>>,
 ) -> anyhow::Result<ExitCode> {
-    let stream = dial(url).await?;
+    let stream = dial(tls, url).await?;
     let mut output = output.unwrap_or_else(|| Box::new(std::io::stdout()));
     end(&carry(stream, input.map(read_all), &mut output, false).await?)
 }

@@ -8,6 +8,7 @@ use api::cri::v1::{RuntimeCondition, StatusRequest, VersionRequest};
 
 use crate::daemon::Daemon;
 use crate::human::visible;
+use crate::tls::Tls;
 
 /// Show versions, and whether pods can run
 #[derive(Debug, clap::Args)]
@@ -16,7 +17,7 @@ pub(crate) struct Args {}
 pub(crate) async fn run(_: Args, socket: &Path) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
     writeln!(out, "podwright    {}", env!("CARGO_PKG_VERSION"))?;
-    let mut daemon = Daemon::connect(socket).await?;
+    let mut daemon = Daemon::connect(socket, Tls::default()).await?;
     let answer = daemon.runtime.version(VersionRequest { version: "0.1.0".into() }).await?;
     let version = answer.into_inner();
     let name = match version.runtime_name.as_str() {

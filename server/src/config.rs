@@ -119,6 +119,10 @@ pub(crate) struct StreamingConfig {
     pub tls_files: Option<TlsFiles>,
     /// A session that carries nothing for so long is ended.
     pub idle_timeout: Duration,
+    /// How long a client may take to open the streams of a session.
+    pub creation_timeout: Duration,
+    /// Connections at a time, upgraded or not. More wait in the kernel.
+    pub max_connections: usize,
 }
 
 /// PEM files.
@@ -239,12 +243,18 @@ fn streaming(from: &mut Settings) -> StreamingConfig {
         4 * 3600,
         1..=7 * 24 * 3600,
     ));
+    let creation_timeout =
+        Duration::from_secs(from.integer("streaming.creation_timeout_seconds", 30, 1..=3600));
+    let max_connections =
+        usize::try_from(from.integer("streaming.max_connections", 2048, 1..=65535)).unwrap_or(2048);
     StreamingConfig {
         address: from.address("streaming.address", Ipv4Addr::LOCALHOST.into()),
         port: u16::try_from(from.integer("streaming.port", 0, 0..=65535)).unwrap_or(0),
         tls: from.boolean("streaming.tls", false) || tls_files.is_some(),
         tls_files,
         idle_timeout,
+        creation_timeout,
+        max_connections,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::cri::NamespaceMode;
 use e2e::eventually;
 use e2e::image::catalogue::BUSYBOX;
-use e2e::pod::{container, shell};
+use e2e::pod::{container, namespaces, sandbox, shell};
 use tonic::Code;
 
 use crate::code;
@@ -56,6 +57,11 @@ on_each_runtime! {
         let answer = answer.unwrap();
         assert_eq!(answer.exit_code, 3);
         assert!(answer.stdout.len() > CAP - 4096 && answer.stdout.len() <= CAP, "{}", answer.stdout.len());
+        // A flood on one stream leaves the other whole.
+        let line = "head -c 20000000 /dev/zero; echo why >&2; exit 3";
+        let answer = world.try_exec(&id, &shell(line), 30).unwrap();
+        assert_eq!((answer.exit_code, &*answer.stderr), (3, &b"why\n"[..]));
+        assert!(answer.stdout.len() > CAP - 4096, "{}", answer.stdout.len());
         pod.end();
     }
 
@@ -67,6 +73,36 @@ on_each_runtime! {
         let answer = world.try_exec(&id, &shell("sleep 500 & echo started"), 30).unwrap();
         assert_eq!((answer.exit_code, answer.stdout.as_slice()), (0, &b"started\n"[..]));
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        pod.end();
+    }
+
+    fn what_commands_leave_is_reaped(world) {
+        world.pull(BUSYBOX);
+        let mut config = sandbox(world, "reaped");
+        let options = namespaces(NamespaceMode::Pod, NamespaceMode::Node);
+        let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        security.namespace_options = Some(options.clone());
+        let pod = world.pod_of(config);
+        let mut config = container("c", BUSYBOX, &[]);
+        let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        security.namespace_options = Some(options);
+        let id = pod.run(config);
+        let one = "sleep 0.3 >&- 2>&- &";
+        for _ in 0..5 {
+            assert_eq!(world.exec(&id, one), "");
+        }
+        // Killed with a child, which nobody waits for.
+        let killed = world.try_exec(&id, &shell("sleep 4242 & sleep 4242; true"), 1);
+        assert_eq!(code(&killed), Code::DeadlineExceeded);
+        // The container shares the node's processes, so orphans are the shim's.
+        let table = "for p in /proc/[0-9]*/stat; do cat $p; done 2>/dev/null || true";
+        eventually("the dead to be reaped", || {
+            let table = world.sh(table);
+            let dead = table.lines().filter(|line| line.contains(") Z "));
+            let ps = world.exec(&id, "ps");
+            let over = !ps.contains("sleep 0.3") && !ps.contains("sleep 4242");
+            (dead.count() == 0 && over).then_some(())
+        });
         pod.end();
     }
 

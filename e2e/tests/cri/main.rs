@@ -56,6 +56,7 @@ mod identity;
 mod images;
 mod join;
 mod logs;
+mod memory;
 mod mounts;
 mod namespaces;
 mod network;

@@ -118,6 +118,25 @@ fn a_client_that_leaves_takes_its_command_with_it() {
 }
 
 #[test]
+fn a_client_that_leaves_at_once_leaves_no_command() {
+    each_runtime(|world| {
+        world.pull(BUSYBOX);
+        let pod = world.pod("at-once");
+        let id = pod.run(container("c", BUSYBOX, &[]));
+        // Somewhere in the middle of the start.
+        for pause in 0..12 {
+            let remote = world.remote_exec(&id, &["sleep", "4242"], ALL);
+            std::thread::sleep(std::time::Duration::from_millis(4 * pause));
+            remote.writer().control(e2e::spdy::GOAWAY, &[0; 8]).unwrap();
+        }
+        let exec = format!("find {} -path '*/exec/*'", world.path("state").display());
+        eventually("the sessions to be over", || world.sh(&exec).is_empty().then_some(()));
+        assert!(!world.exec(&id, "ps").contains("sleep 4242"), "{}", world.exec(&id, "ps"));
+        pod.end();
+    });
+}
+
+#[test]
 fn what_forks_faster_than_it_is_killed_dies_with_its_session() {
     let world = world();
     world.pull(BUSYBOX);

@@ -7,6 +7,8 @@ mod attach;
 mod exec;
 mod forward;
 mod kubectl;
+mod limits;
+mod tls;
 mod websocket;
 
 use e2e::{Options, World};

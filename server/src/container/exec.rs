@@ -5,7 +5,7 @@
 //! time after the process has ended: a child that it left behind may hold a FIFO for ever.
 
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ use crate::telemetry::blocking;
 const MAX_OUTPUT: usize = (16 << 20) - FRAME;
 /// Room for the rest of the answer.
 const FRAME: usize = 1024;
+/// How long a command that is not wanted any more may take to be started.
+const START_LIMIT: Duration = Duration::from_secs(1);
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// The container's process as the OCI runtime takes it, without what only concerns its first one.
@@ -119,7 +121,7 @@ async fn collect(
             _ = &mut reading => ended.await?,
         }
     };
-    err.truncate(MAX_OUTPUT - out.len());
+    fit(&mut out, &mut err);
     Ok(Output { stdout: out, stderr: err, code })
 }
 
@@ -137,6 +139,14 @@ async fn over(limit: Option<Duration>, operation: &Operation) -> String {
         }
         () = operation.cancelled() => "is not waited for any more".to_owned(),
     }
+}
+
+/// Cuts both to what one answer holds: the longer one gives way, so that a flood on one leaves the other whole.
+fn fit(out: &mut Vec<u8>, err: &mut Vec<u8>) {
+    let half = MAX_OUTPUT / 2;
+    let (for_out, for_err) = (MAX_OUTPUT - err.len().min(half), MAX_OUTPUT - out.len().min(half));
+    out.truncate(for_out);
+    err.truncate(for_err.min(MAX_OUTPUT - out.len()));
 }
 
 /// Keeps the first `MAX_OUTPUT` bytes and drops the rest, so that the process is never blocked by us.
@@ -162,9 +172,15 @@ pub(crate) async fn start(
     must_run(container)?;
     let exec = prepare(container, command).await?;
     let running = Running { container: container.clone(), shim: shim.clone(), exec };
-    let begun = tokio::select! {
-        begun = running.begin() => begun,
-        why = over => Err(running.cut_off(why).await),
+    let begun = {
+        let mut beginning = pin!(running.begin());
+        tokio::select! {
+            begun = &mut beginning => begun,
+            why = over => {
+                running.end_start(beginning).await;
+                Err(running.was_killed(&why))
+            }
+        }
     };
     match begun {
         Ok(streams) => Ok((running, streams)),
@@ -207,14 +223,32 @@ impl Running {
         self.shim.wait_exec(&self.container, &self.exec.id).await
     }
 
-    /// Kills the command, or the OCI runtime that is still starting it; the reason as an error.
+    /// Kills the command; the reason as an error.
     async fn cut_off(&self, why: String) -> Error {
         match self.kill().await {
-            Ok(()) => Error::DeadlineExceeded(format!(
-                "command in container {} {why} and was killed",
-                self.container.id()
-            )),
+            Ok(()) => self.was_killed(&why),
             Err(err) => err,
+        }
+    }
+
+    fn was_killed(&self, why: &str) -> Error {
+        let id = self.container.id();
+        Error::DeadlineExceeded(format!("command in container {id} {why} and was killed"))
+    }
+
+    /// Kills a command that is being started, once it has been: killed in the middle of that, an OCI runtime may leave a
+    /// process that nobody knows. One that takes long is killed all the same.
+    async fn end_start(&self, mut beginning: Pin<&mut impl Future<Output = Result<Streams>>>) {
+        let mut begun = tokio::time::timeout(START_LIMIT, &mut beginning).await;
+        if begun.is_err() {
+            let id = &self.exec.id;
+            self.shim.signal_exec(&self.container, id, Signal::KILL.as_raw()).await.ok();
+            begun = tokio::time::timeout(KILL_LIMIT, beginning).await;
+        }
+        if let Ok(Ok(_)) = begun
+            && let Err(err) = self.kill().await
+        {
+            tracing::warn!(container = %self.container.id(), %err, "a command that nobody waits for was not killed");
         }
     }
 
@@ -302,4 +336,25 @@ fn process(bundle: &Path, command: &Command) -> Result<Vec<u8>> {
         env.push("TERM=xterm".into());
     }
     serde_json::to_vec(&process).map_err(|err| Error::Internal(err.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_on_one_stream_leaves_the_other_whole() {
+        for (out, err, kept) in [
+            (MAX_OUTPUT, 0, (MAX_OUTPUT, 0)),
+            (MAX_OUTPUT, 7, (MAX_OUTPUT - 7, 7)),
+            (7, MAX_OUTPUT, (7, MAX_OUTPUT - 7)),
+            (MAX_OUTPUT, MAX_OUTPUT, (MAX_OUTPUT / 2, MAX_OUTPUT / 2)),
+            (5, 6, (5, 6)),
+        ] {
+            let (mut out, mut err) = (vec![0; out], vec![0; err]);
+            fit(&mut out, &mut err);
+            assert!(out.len() + err.len() <= MAX_OUTPUT);
+            assert_eq!((out.len(), err.len()), kept);
+        }
+    }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
@@ -17,7 +18,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{CHUNK, Input, Output};
-use super::remote::CREATION;
 use super::spdy::connection::Opened;
 use crate::sandbox::{Sandbox, dial};
 
@@ -41,11 +41,12 @@ enum Done {
     Waited(RequestId),
 }
 
-/// Serves pairs until the client leaves.
+/// Serves pairs until the client leaves. The halves of one have to come within `creation` of one another.
 pub(super) async fn serve(
     sandbox: Arc<Sandbox>,
     mut opened: mpsc::Receiver<Opened>,
     gone: CancellationToken,
+    creation: Duration,
 ) {
     let mut halves: HashMap<RequestId, Half> = HashMap::new();
     let mut running = FuturesUnordered::new();
@@ -70,8 +71,8 @@ pub(super) async fn serve(
                     let half = halves.remove(&id).unwrap_or_default();
                     running.push(futures_util::future::Either::Left(forward(sandbox.clone(), half)));
                 } else if is_new {
-                    running.push(futures_util::future::Either::Right(async {
-                        tokio::time::sleep(CREATION).await;
+                    running.push(futures_util::future::Either::Right(async move {
+                        tokio::time::sleep(creation).await;
                         Done::Waited(id)
                     }));
                 }

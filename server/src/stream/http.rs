@@ -23,8 +23,6 @@ use super::upgrade::{self, Connection, Taken};
 use super::websocket::{self, Protocol, Tunnel};
 use super::{Asked, Server, forward, remote};
 
-/// Connections at a time, upgraded or not. More wait in the kernel.
-const MAX_CONNECTIONS: usize = 2048;
 /// For the TLS handshake and the whole request.
 const REQUEST: Duration = Duration::from_secs(15);
 /// For its head.
@@ -40,7 +38,7 @@ type Answer = Response<Full<Bytes>>;
 impl Server {
     /// Accepts until the server ends.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let room = Arc::new(Semaphore::new(self.pods.node.config.streaming.max_connections));
         loop {
             let Ok(place) = room.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
@@ -198,7 +196,8 @@ impl Server {
         asked: Asked,
         protocol: &str,
     ) {
-        let drain = self.pods.node.config.exec_drain;
+        let config = &self.pods.node.config;
+        let (drain, creation) = (config.exec_drain, config.streaming.creation_timeout);
         let (sender, receiver) = messages();
         let (streams, opened) = opened();
         let reading = Reading {
@@ -221,9 +220,11 @@ impl Server {
             match asked {
                 Asked::Exec(remote) | Asked::Attach(remote) => {
                     let version = remote::version(protocol);
-                    remote::serve(remote, version, opened, gone, drain).await;
+                    remote::serve(remote, version, opened, gone, (creation, drain)).await;
                 }
-                Asked::Forward { sandbox, .. } => forward::serve(sandbox, opened, gone).await,
+                Asked::Forward { sandbox, .. } => {
+                    forward::serve(sandbox, opened, gone, creation).await;
+                }
             }
         };
         conversation::run(limits, reading, writing, work).await;

@@ -9,9 +9,6 @@ use super::report::Version;
 use super::session::{self, Client, Remote};
 use super::spdy::connection::Opened;
 
-/// How long a client may take to open its streams.
-pub(super) const CREATION: Duration = Duration::from_secs(30);
-
 /// In the order of preference of nobody: the client's counts.
 const VERSIONS: [(&str, Version); 4] = [
     ("v4.channel.k8s.io", Version::V4),
@@ -30,17 +27,18 @@ pub(super) fn version(name: &str) -> Version {
     VERSIONS.iter().find(|(known, _)| *known == name).map_or(Version::V1, |(_, version)| *version)
 }
 
-/// Waits for the streams that the request implies, then runs the session.
+/// Waits for the streams that the request implies, as long as a client may take for their `creation`, then runs the
+/// session.
 pub(super) async fn serve(
     remote: Remote,
     version: Version,
     mut opened: mpsc::Receiver<Opened>,
     gone: CancellationToken,
-    drain: Duration,
+    (creation, drain): (Duration, Duration),
 ) {
     let resizes = remote.terminal && version >= Version::V3;
     let collected = tokio::select! {
-        streams = tokio::time::timeout(CREATION, collect(&remote, resizes, &mut opened)) => streams,
+        streams = tokio::time::timeout(creation, collect(&remote, resizes, &mut opened)) => streams,
         () = gone.cancelled() => return,
     };
     drop(opened);

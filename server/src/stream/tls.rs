@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -24,10 +25,13 @@ pub(super) struct Tls {
     current: Mutex<Current>,
 }
 
+/// When a file was changed, how long it is and which: clocks of file systems are coarse.
+type Seen = (SystemTime, u64, u64);
+
 struct Current {
     config: Arc<ServerConfig>,
-    /// When each file was changed, as it was read.
-    changed: Vec<Option<SystemTime>>,
+    /// What each file was, as it was read.
+    seen: Vec<Option<Seen>>,
 }
 
 impl fmt::Debug for Tls {
@@ -45,6 +49,7 @@ impl Tls {
         if !config.tls {
             return Ok(None);
         }
+        let seen = config.tls_files.as_ref().map(look).unwrap_or_default();
         let made = match &config.tls_files {
             Some(files) => from_files(files),
             None => self_signed(&config.address.to_string()),
@@ -52,8 +57,7 @@ impl Tls {
         let config_ =
             made.map_err(|what| Error::Unavailable(format!("streaming server's TLS: {what}")))?;
         let files = config.tls_files.clone();
-        let changed = files.as_ref().map(changed).unwrap_or_default();
-        Ok(Some(Self { files, current: Mutex::new(Current { config: config_, changed }) }))
+        Ok(Some(Self { files, current: Mutex::new(Current { config: config_, seen }) }))
     }
 
     /// The handshake, with the files as they are now.
@@ -65,22 +69,25 @@ impl Tls {
     fn current(&self) -> Arc<ServerConfig> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(files) = &self.files else { return current.config.clone() };
-        let now = changed(files);
-        if now != current.changed {
+        let now = look(files);
+        if now != current.seen {
             match from_files(files) {
                 Ok(config) => current.config = config,
                 Err(what) => tracing::error!(what, "the certificate on disk is not used"),
             }
-            current.changed = now;
+            current.seen = now;
         }
         current.config.clone()
     }
 }
 
-fn changed(files: &TlsFiles) -> Vec<Option<SystemTime>> {
-    let modified = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
+fn look(files: &TlsFiles) -> Vec<Option<Seen>> {
+    let look = |path: &Path| {
+        let meta = path.metadata().ok()?;
+        Some((meta.modified().ok()?, meta.len(), meta.ino()))
+    };
     let paths = [Some(&files.certificate), Some(&files.key), files.client_ca.as_ref()];
-    paths.into_iter().flatten().map(|path| modified(path)).collect()
+    paths.into_iter().flatten().map(|path| look(path)).collect()
 }
 
 fn from_files(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
