@@ -30,6 +30,15 @@ impl Tools {
     pub fn cni(&self) -> PathBuf {
         self.dir.join("cni")
     }
+
+    /// What `e2e/kubectls` could get.
+    pub fn kubectls(&self) -> Vec<PathBuf> {
+        let suites = std::fs::read_dir(self.dir.join("kubectl")).into_iter().flatten().flatten();
+        let mut found: Vec<_> = suites.map(|suite| suite.path().join("kubectl")).collect();
+        found.retain(|path| path.is_file());
+        found.sort();
+        found
+    }
 }
 
 /// The target directory's profile directory, from the running executable.

@@ -136,6 +136,10 @@ impl World {
         self.tools.cni()
     }
 
+    pub fn kubectls(&self) -> Vec<PathBuf> {
+        self.tools.kubectls()
+    }
+
     /// `program`, to be run inside.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");

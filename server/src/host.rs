@@ -51,6 +51,17 @@ pub(crate) struct Handler {
     pub features: Features,
 }
 
+/// What the names of runtimes begin with whose containers have a network stack of their own.
+const OWN_NETWORK: [&str; 2] = ["kata", "runsc"];
+
+impl Handler {
+    /// Whether its containers have a network stack that the host's namespaces do not show: VMs and gVisor.
+    pub(crate) fn has_own_network(&self) -> bool {
+        let name = self.binary.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        OWN_NETWORK.iter().any(|one| name.starts_with(one))
+    }
+}
+
 /// OCI runtimes looked for on PATH, best first: the first one found is the default.
 const DISCOVERED: [&str; 3] = ["crun", "runc", "youki"];
 /// The same where cgroup v2 lies beside v1's controllers: there crun refuses to work.

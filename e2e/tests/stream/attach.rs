@@ -1,5 +1,8 @@
 //! Attach: the container's own streams, shared by those who look on.
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
 use e2e::cri::ContainerConfig;
 use e2e::image::catalogue::BUSYBOX;
 use e2e::pod::{container, shell};
@@ -194,6 +197,63 @@ fn leaving_leaves_the_container_and_nothing_of_the_session() {
         (descriptors() == before).then_some(())
     });
     assert!(world.exec(&id, "ps").contains("cat"));
+    pod.end();
+    world.finish();
+}
+
+#[test]
+fn a_daemon_that_is_killed_ends_its_sessions_and_no_other_input() {
+    let mut world = world();
+    world.pull(BUSYBOX);
+    let pod = world.pod("killed");
+    let (pod_id, pod_config) = (pod.id.clone(), pod.config.clone());
+    let once = |name| ContainerConfig { stdin_once: true, ..echo(name) };
+    let [held, free] = ["held", "free"].map(|name| pod.run(once(name)));
+    let mut session = world.remote_attach(&held, ALL);
+    session.type_in("one\n");
+    session.until("out one\n");
+    let dirs = format!("find {} -path '*/attach/*'", world.path("state").display());
+    assert_ne!(world.sh(&dirs), "");
+    world.end_daemon(rustix::process::Signal::KILL);
+    session.finish();
+    world.start_daemon();
+    // Its first session is over, and with it its input.
+    assert_eq!(world.ended(&held).exit_code, 0);
+    assert_eq!(world.sh(&dirs), "", "what viewers had is swept");
+    let session = world.remote_attach(&free, ALL);
+    session.type_in("two\n");
+    session.end_stdin();
+    let ended = session.finish();
+    assert_eq!((ended.out().as_str(), ended.code()), ("out two\nover\n", Some(0)));
+    assert_eq!(world.ended(&free).exit_code, 0);
+    e2e::pod::Pod { world: &world, id: pod_id, config: pod_config }.end();
+    world.finish();
+}
+
+#[test]
+fn with_the_command() {
+    let world = world();
+    world.pull(BUSYBOX);
+    let pod = world.pod("command");
+    let id = pod.run(echo("c"));
+    let mut child = world
+        .command(e2e::place::binary("podwright"))
+        .arg("--socket")
+        .arg(world.path("state/podwright.sock"))
+        .args(["attach", "-i", &id])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut typing = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    writeln!(typing, "one").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "out one");
+    world.stop_container(&id, 0).unwrap();
+    drop(typing);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b"err one\n"[..]));
     pod.end();
     world.finish();
 }

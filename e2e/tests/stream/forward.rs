@@ -1,11 +1,11 @@
 //! Port-forward over SPDY.
 
-use e2e::World;
 use e2e::cri::{NamespaceMode, PodSandboxConfig};
 use e2e::eventually;
 use e2e::image::catalogue::{BUSYBOX, WEB};
 use e2e::pod::{Pod, container, namespaces, sandbox, shell};
 use e2e::spdy::{Frame, RST_STREAM, Spdy};
+use e2e::{Options, World};
 use tonic::Code;
 
 use crate::world;
@@ -147,6 +147,30 @@ fn ipv6_alone_host_network_and_old_clients() {
     assert!(data.starts_with(b"HTTP/1.0 200"), "{} {error}", String::from_utf8_lossy(&data));
     pod.end();
     world.finish();
+}
+
+#[test]
+fn a_pod_with_a_network_of_its_own_is_reached_at_its_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let named = dir.path().join("runsc");
+    std::os::unix::fs::symlink(e2e::place::Tools::find().program("crun"), &named).unwrap();
+    let named = named.display();
+    let isolated = format!("default_runtime = \"isolated\"\n[runtimes]\nisolated = \"{named}\"\n");
+    for (config, reached) in [(String::new(), false), (isolated, true)] {
+        let world = World::start(Options { config, ..Default::default() });
+        world.pull(BUSYBOX);
+        let pod = world.pod("address");
+        let line = format!("exec httpd -f -p {}:7000", pod.ip());
+        let id = pod.run(container("c", BUSYBOX, &shell(&line)));
+        listening(&world, &id, 7000);
+        let mut spdy = connect(&world, &pod);
+        let forwarded = pair(&spdy, 7000, 0);
+        spdy.writer.data(forwarded.data, GET, false).unwrap();
+        let (data, error) = finish(&mut spdy, forwarded);
+        assert_eq!((data.starts_with(b"HTTP"), error.is_empty()), (reached, reached), "{error}");
+        pod.end();
+        world.finish();
+    }
 }
 
 #[test]

@@ -1,35 +1,63 @@
 //! kubectl itself, over SPDY and over WebSocket where it speaks that.
 
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use e2e::eventually;
 use e2e::image::catalogue::BUSYBOX;
 use e2e::kube::Kube;
 use e2e::pod::{container, shell};
+use e2e::{World, eventually};
 
 use crate::world;
 
-/// Runs `test` once for each protocol, beside a pod that echoes on port 7000.
+/// The first that speaks WebSocket by default, minor version of 1.
+const WEBSOCKETS_SINCE: u32 = 31;
+
+/// One kubectl of each minor version there is: its program, its version, and that minor one.
+fn kubectls(world: &World) -> Vec<(PathBuf, String, u32)> {
+    let mut found: Vec<(PathBuf, String, u32)> = Vec::new();
+    for program in world.kubectls().into_iter().chain(["kubectl".into()]) {
+        let asked = Command::new(&program).args(["version", "--client", "-o", "json"]).output();
+        let Ok(told) = asked else { continue };
+        let Ok(told) = serde_json::from_slice::<serde_json::Value>(&told.stdout) else { continue };
+        let told = &told["clientVersion"];
+        let (version, minor) = (told["gitVersion"].to_string(), told["minor"].as_str());
+        let minor = minor.map(|minor| minor.trim_end_matches('+'));
+        let minor: u32 = minor.and_then(|minor| minor.parse().ok()).unwrap_or(0);
+        if found.iter().all(|(_, _, known)| *known != minor) {
+            found.push((program, version, minor));
+        }
+    }
+    found
+}
+
+/// Runs `test` with each kubectl, once for each protocol that it speaks, beside a pod that echoes on port 7000.
 fn with_kubectl(test: impl Fn(&Kube<'_>, &dyn Fn(&[&str]) -> Command)) {
-    if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
+    let world = world();
+    let kubectls = kubectls(&world);
+    if kubectls.is_empty() {
         return eprintln!("skipped: no kubectl; Debian's kubernetes-client brings one");
     }
-    let world = world();
     world.pull(BUSYBOX);
     let pod = world.pod("kubectl");
     let id = pod.run(container("c", BUSYBOX, &shell("exec nc -ll -p 7000 -e cat")));
     eventually("the pod to listen", || {
         world.exec(&id, "netstat -ltn").contains(":7000 ").then_some(())
     });
-    for websockets in ["false", "true"] {
+    let ways = kubectls.iter().flat_map(|(program, version, minor)| {
+        let ways = if *minor >= WEBSOCKETS_SINCE { &[false, true][..] } else { &[false] };
+        ways.iter().map(move |websockets| (program, version, *websockets))
+    });
+    for (program, version, websockets) in ways {
+        println!("kubectl {version} over {}", if websockets { "WebSocket" } else { "SPDY" });
         let kube = Kube::new(&world, &pod.id, &id);
         let home = tempfile::tempdir().unwrap();
         let command = |arguments: &[&str]| {
-            let mut command = Command::new("kubectl");
+            let mut command = Command::new(program);
             command.args(["--server", &kube.url(), "--namespace", "default"]).args(arguments);
-            command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets);
-            command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets);
+            command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets.to_string());
+            command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets.to_string());
             command.env("HOME", home.path()).env_remove("KUBECONFIG");
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             command

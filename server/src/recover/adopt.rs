@@ -169,6 +169,9 @@ async fn adopt(pods: &Arc<Pods>, container: &Arc<Container>, shim: &Arc<Shim>) {
         container.not_running().await;
     }
     end_execs(container, shim).await;
+    // Viewers went with the last daemon, and the shim has seen that.
+    let dir = container.fixed.bundle.join("attach");
+    blocking(move || Ok(std::fs::remove_dir_all(dir))).await.ok();
 }
 
 /// Commands whose caller went with the last daemon run for nobody.

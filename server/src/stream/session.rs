@@ -200,7 +200,13 @@ async fn pump(
         let read = tokio::select! {
             biased;
             read = from.read_buf(&mut bytes) => read,
-            () = async { over.cancelled().await; tokio::time::sleep(patience).await } => return,
+            () = async { over.cancelled().await; tokio::time::sleep(patience).await } => {
+                // What the pipe holds may not have been told of yet.
+                bytes.resize(CHUNK, 0);
+                let read = rustix::io::read(&from, &mut bytes[..]);
+                bytes.truncate(read.unwrap_or(0));
+                read.map_err(std::io::Error::from)
+            }
         };
         let Ok(count @ 1..) = read else { return };
         if over.is_cancelled() {
