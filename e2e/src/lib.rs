@@ -25,6 +25,7 @@ pub mod soak;
 pub mod spdy;
 pub mod stream;
 pub mod throttle;
+pub mod throughput;
 pub mod websocket;
 pub mod world;
 

@@ -28,6 +28,13 @@ impl Samples {
         self.0.iter().sum()
     }
 
+    /// These and those of another.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     pub fn add(&mut self, duration: Duration) {
         self.0.push(duration);
     }

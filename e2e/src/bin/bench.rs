@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::image::catalogue::BUSYBOX;
 use e2e::measure::{Processor, Samples};
@@ -15,6 +15,13 @@ use serde_json::{Value, json};
 
 const PODS: usize = 40;
 const RUNTIMES: [&str; 2] = ["crun", "runc"];
+/// Containers that are probed, by so many threads, for so long.
+const PROBED: usize = 100;
+const PROBERS: usize = 4;
+const PROBE_ROUNDS: usize = 10;
+const PERIOD: Duration = Duration::from_secs(1);
+/// Bytes through each way into a pod.
+const THROUGHPUT: usize = 1 << 30;
 
 struct Row {
     what: String,
@@ -28,10 +35,12 @@ fn main() -> ExitCode {
     let mut rows = Vec::new();
     for runtime in RUNTIMES {
         rows.extend(through_cri(runtime, pods));
-        rows.push(runtime_alone(runtime, pods));
+        rows.extend(runtime_alone(runtime, pods));
     }
     rows.extend(plugins_alone(pods));
+    rows.extend(probes());
     print(&rows);
+    throughput();
     let path = place::scratch().join("bench.json");
     match fs::write(&path, json(&rows).to_string()) {
         Ok(()) => println!("\nas JSON: {}", path.display()),
@@ -42,12 +51,7 @@ fn main() -> ExitCode {
 
 /// Pods one after the other: Run, Create and Start, an exec, Stop and Remove.
 fn through_cri(runtime: &'static str, pods: usize) -> Vec<Row> {
-    let world = World::start(Options {
-        runtime,
-        config: "log_level = \"warn\"\n".into(),
-        ..Default::default()
-    });
-    world.pull(BUSYBOX);
+    let world = quiet(runtime);
     world.pod("warm-up").end();
     let processor = Processor::of(&world);
     let [mut up, mut run, mut create, mut start, mut exec, mut down] =
@@ -86,8 +90,69 @@ fn through_cri(runtime: &'static str, pods: usize) -> Vec<Row> {
     ]
 }
 
-/// The same container without a pod: create and start of the runtime's executable on a prepared bundle.
-fn runtime_alone(runtime: &'static str, rounds: usize) -> Row {
+/// Exec probes of many containers, each once a second, as a kubelet runs them.
+fn probes() -> Option<Row> {
+    let world = quiet(RUNTIMES[0]);
+    // Before the pod: its shim counts too.
+    let processor = Processor::of(&world);
+    let pod = world.pod("probes");
+    let names = (0..PROBED).map(|number| format!("c{number}"));
+    let ids: Vec<_> = names.map(|name| pod.run(container(&name, BUSYBOX, &[]))).collect();
+    let before = processor.used();
+    let all = std::thread::scope(|scope| {
+        let probers: Vec<_> = ids
+            .chunks(PROBED / PROBERS)
+            .map(|ids| {
+                let world = &world;
+                scope.spawn(move || {
+                    let mut samples = Samples::default();
+                    for _ in 0..PROBE_ROUNDS {
+                        let begun = Instant::now();
+                        for id in ids {
+                            let probe = samples.time(|| world.try_exec(id, &["true"], 1));
+                            probe.expect("ExecSync");
+                        }
+                        std::thread::sleep(PERIOD.saturating_sub(begun.elapsed()));
+                    }
+                    samples
+                })
+            })
+            .collect();
+        let joined = probers.into_iter().map(|prober| prober.join().expect("a prober goes on"));
+        joined.reduce(Samples::and)
+    });
+    let count = u32::try_from(PROBED * PROBE_ROUNDS).unwrap_or(1);
+    let cpu = Some((processor.used() - before) / count);
+    pod.end();
+    world.finish();
+    let what = format!("{}: ExecSync true, {PROBED} containers once a second", RUNTIMES[0]);
+    all.map(|samples| Row { what, samples, cpu })
+}
+
+fn throughput() {
+    let world = quiet(RUNTIMES[0]);
+    let rates = e2e::throughput::measure(&world, THROUGHPUT);
+    world.finish();
+    println!(
+        "\nMB/s there and back, {} MiB to a cat: exec {:.0}, port-forward {:.0}, a plain proxy {:.0}, directly {:.0}",
+        THROUGHPUT >> 20,
+        rates.exec,
+        rates.forward,
+        rates.proxy,
+        rates.direct
+    );
+}
+
+/// A world whose daemon says little, with the image.
+fn quiet(runtime: &'static str) -> World {
+    let config = "log_level = \"warn\"\n".into();
+    let world = World::start(Options { runtime, config, ..Default::default() });
+    world.pull(BUSYBOX);
+    world
+}
+
+/// The same container without a pod: create and start, and exec, of the runtime's executable on a prepared bundle.
+fn runtime_alone(runtime: &'static str, rounds: usize) -> [Row; 2] {
     let world = World::without_daemon(Options::default());
     let bundle = world.path("bundle");
     let bin = bundle.join("rootfs/bin");
@@ -95,21 +160,21 @@ fn runtime_alone(runtime: &'static str, rounds: usize) -> Row {
     fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
     fs::write(bundle.join("config.json"), specification(world.cgroup()).to_string())
         .expect("the world's directory");
-    let output = world
-        .command(place::binary("fixture"))
-        .arg("runtime")
-        .arg(world.tool(runtime))
-        .arg(&bundle)
-        .arg(rounds.to_string())
-        .output()
-        .expect("nsenter is installed");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    row_of(
-        &format!("{runtime} alone: create + start; processor with delete"),
-        &output.stdout,
-        "up",
-        rounds,
-    )
+    let time = |what: &str| {
+        let output = world
+            .command(place::binary("fixture"))
+            .arg(what)
+            .arg(world.tool(runtime))
+            .arg(&bundle)
+            .arg(rounds.to_string())
+            .output()
+            .expect("nsenter is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let up = format!("{runtime} alone: create + start; processor with delete");
+    let exec = format!("{runtime} alone: exec true");
+    [row_of(&up, &time("runtime"), "up", rounds), row_of(&exec, &time("exec"), "exec", rounds)]
 }
 
 /// The chain's plugins, each executed as libcni would, on a fresh network namespace.

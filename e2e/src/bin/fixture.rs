@@ -22,10 +22,11 @@ fn main() -> ExitCode {
         }
         ["layers", dir] => e2e::disk::tell_layers(Path::new(dir)),
         ["runtime", runtime, bundle, rounds] => time_runtime(runtime, bundle, rounds),
+        ["exec", runtime, bundle, rounds] => time_exec(runtime, bundle, rounds),
         ["plugins", dir, conflist, rounds] => time_plugins(Path::new(dir), conflist, rounds),
         _ => {
             let usage = "init SCRIPT | hang DIR | disk MOUNTPOINT BASE LOG | layers DIR | runtime PROGRAM BUNDLE N | \
-                         plugins DIR CONFLIST N";
+                         exec PROGRAM BUNDLE N | plugins DIR CONFLIST N";
             Err(anyhow::anyhow!(usage))
         }
     };
@@ -91,6 +92,26 @@ fn time_runtime(runtime: &str, bundle: &str, rounds: &str) -> anyhow::Result<()>
         call("delete", &["--force"])?;
     }
     tell_processor()
+}
+
+/// Prints the microseconds of each exec in one container, and at last the processor's of all.
+fn time_exec(runtime: &str, bundle: &str, rounds: &str) -> anyhow::Result<()> {
+    let root = format!("{bundle}/runtime");
+    let call = |arguments: &[&str]| {
+        let mut command = Command::new(runtime);
+        command.args(["--root", &root]).args(arguments);
+        run(command.stdin(Stdio::null()).stdout(Stdio::null()))
+    };
+    call(&["create", "--bundle", bundle, "exec"])?;
+    call(&["start", "exec"])?;
+    let before = processor()?;
+    for _ in 0..rounds.parse()? {
+        let start = Instant::now();
+        call(&["exec", "exec", "/bin/busybox", "true"])?;
+        println!("exec {}", start.elapsed().as_micros());
+    }
+    println!("cpu {}", processor()? - before);
+    call(&["delete", "--force", "exec"])
 }
 
 /// Prints the microseconds of each ADD and DEL of the chain on a fresh namespace.
@@ -162,13 +183,17 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of this process's children, in the microseconds that the kernel's ticks allow.
 fn tell_processor() -> anyhow::Result<()> {
+    println!("cpu {}", processor()?);
+    Ok(())
+}
+
+/// Of this process's children, in the microseconds that the kernel's ticks allow.
+fn processor() -> anyhow::Result<u64> {
     const TICK_MICROS: u64 = 10_000;
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields: Vec<&str> =
         stat.rsplit_once(") ").context("a stat line")?.1.split_whitespace().collect();
     let ticks: u64 = fields[13].parse::<u64>()? + fields[14].parse::<u64>()?;
-    println!("cpu {}", ticks * TICK_MICROS);
-    Ok(())
+    Ok(ticks * TICK_MICROS)
 }
