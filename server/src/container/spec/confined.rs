@@ -4,12 +4,30 @@ use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 
+use super::super::config::Security;
 use super::caps;
 use super::fixture::{CAPABILITIES, Fixture, ID};
 
 /// In every value of an image, so that it can be searched for.
 pub(crate) const MARK: &str = "IMAGE\u{2620}";
 
+/// What a container has without asking.
+const USUAL: [&str; 14] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
 /// File systems that are the container's own.
 const VIRTUAL: [&str; 6] = ["proc", "tmpfs", "devpts", "mqueue", "sysfs", "cgroup"];
 
@@ -40,22 +58,42 @@ fn cgroup(fixture: &Fixture, linux: &Linux) -> Result<(), String> {
 
 fn capabilities(fixture: &Fixture, process: &Process) -> Result<(), String> {
     let security = &fixture.config.security;
-    let asked = caps::Sets::of(security, u64::MAX).map_err(|err| err.to_string())?;
     let granted = process.capabilities().as_ref().ok_or("no capabilities")?;
-    let within = |set: &Option<oci_spec::runtime::Capabilities>, asked: u64| {
-        let mut names = set.iter().flatten().map(ToString::to_string);
-        names.find(|name| !caps::has(asked & CAPABILITIES, name))
-    };
     let sets = [granted.bounding(), granted.effective(), granted.permitted()];
-    let too_much = sets.into_iter().find_map(|set| within(set, asked.bounding));
-    if let Some(name) = too_much.or_else(|| within(granted.ambient(), asked.ambient)) {
-        return Err(format!("{name} was not asked for, or is not ours to give"));
+    for name in sets.into_iter().flatten().flatten().map(ToString::to_string) {
+        if !asks(security, &name) || !caps::has(CAPABILITIES, &name) {
+            return Err(format!("{name} was not asked for, or is not ours to give"));
+        }
     }
-    // What can be inherited is at most what is ambient.
-    if let Some(name) = within(granted.inheritable(), asked.ambient) {
-        return Err(format!("{name} can be inherited"));
+    // What can be inherited outlives an exec, so it has to be asked for as such.
+    let ambient = &security.add_ambient_capabilities;
+    let sets = [granted.ambient(), granted.inheritable()];
+    for name in sets.into_iter().flatten().flatten().map(ToString::to_string) {
+        if !names(ambient, &name) && !names(ambient, "ALL") {
+            return Err(format!("{name} can be inherited"));
+        }
     }
     Ok(())
+}
+
+/// Told apart from how the sets are made.
+fn asks(security: &Security, name: &str) -> bool {
+    let (add, drop) = (&security.add_capabilities, &security.drop_capabilities);
+    let ambient = &security.add_ambient_capabilities;
+    let kept = !names(drop, name);
+    let of_all =
+        !names(drop, "ALL") && (USUAL.contains(&short(name).as_str()) || names(add, "ALL"));
+    let inherited = names(ambient, "ALL") || names(ambient, name);
+    security.privileged || inherited || kept && (of_all || names(add, name))
+}
+
+fn names(list: &[String], name: &str) -> bool {
+    list.iter().any(|one| short(one) == short(name))
+}
+
+fn short(name: &str) -> String {
+    let upper = name.to_ascii_uppercase();
+    upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
 }
 
 fn identity(process: &Process) -> Result<(), String> {
