@@ -46,7 +46,7 @@ pub(super) struct Entry {
 }
 
 /// The deepest directory. Deeper ones can be made, but no one can name a file in them.
-const MAX_DEPTH: usize = 1024;
+pub(super) const MAX_DEPTH: usize = 1024;
 
 impl Entry {
     pub(super) fn new(

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::dangling::Dangling;
 use super::entry::{Entry, Kind, Owned};
 use super::file::{self, Contents, Masked};
 use super::index::{self, Record, Type};
@@ -26,8 +27,9 @@ const SETGID: u32 = 0o2000;
 /// What a file system allocates at once, for the estimate of a layer's size.
 const BLOCK: u64 = 4096;
 
-/// Files both removed and made; who removes what is below a file of the same name has no need to.
-const MAX_HIDDEN: usize = 1 << 16;
+/// Bytes of the names of files both removed and made; who removes what is below a file of the same name has no
+/// need to.
+const MAX_HIDDEN: usize = 16 << 20;
 
 /// What an entry displaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +51,10 @@ pub(super) struct Extraction<'a, R> {
     usage: Usage,
     entries: u64,
     skipped_xattrs: u64,
-    /// Hard links to files that are not in this layer: path and target.
-    links: Vec<(Vec<u8>, Vec<u8>)>,
+    links: Dangling,
     /// Files with a whiteout of their own name, which matters if a directory takes their place.
     hidden: HashSet<Vec<u8>>,
+    hidden_bytes: usize,
 }
 
 impl<'a, R: Read> Extraction<'a, R> {
@@ -79,8 +81,9 @@ impl<'a, R: Read> Extraction<'a, R> {
             usage: Usage { bytes: 0, inodes: 1 },
             entries: 0,
             skipped_xattrs: 0,
-            links: Vec::new(),
+            links: Dangling::default(),
             hidden: HashSet::new(),
+            hidden_bytes: 0,
         })
     }
 
@@ -101,8 +104,9 @@ impl<'a, R: Read> Extraction<'a, R> {
         self.usage.inodes += self.parents.made;
         // An entry for the root is rare, and a made-up root like the default is what all have.
         let made_up = self.parents.into_made_up();
-        let leans = !self.links.is_empty() || made_up.len() > 1;
-        lean::write(self.layer, &made_up, &self.links)?;
+        let links = self.links.into_ordered();
+        let leans = !links.is_empty() || made_up.len() > 1;
+        lean::write(self.layer, &made_up, &links)?;
         let about = About { usage: self.usage, entries, replaced };
         let (usage, skipped_xattrs) = (self.usage, self.skipped_xattrs);
         Ok((about, Extracted { diff_id, usage, leans, skipped_xattrs }))
@@ -130,11 +134,8 @@ impl<'a, R: Read> Extraction<'a, R> {
         if matches!(kind, Kind::Character(0, 0)) {
             return self.hide(&parent, &name, path);
         }
-        let waiting = self.links.len();
-        if !matches!(&kind, Kind::HardLink(target) if *target == path) {
-            self.links.retain(|(link, _)| *link != path);
-        }
-        let replaces_link = self.links.len() < waiting;
+        let to_itself = matches!(&kind, Kind::HardLink(target) if *target == path);
+        let replaces_link = !to_itself && self.links.remove(&path);
         let mut record = Record::of(&mut entry, path);
         let displaced = match &kind {
             Kind::File => self.file(&parent, &name, &mut record, entry.size, &[])?,
@@ -268,7 +269,7 @@ impl<'a, R: Read> Extraction<'a, R> {
         let there = rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
         let displaced =
             if there { self.displace(parent, name, &record.path)? } else { Displaced::Nothing };
-        self.links.push((record.path.clone(), target.to_vec()));
+        self.links.add(record.path.clone(), target.to_vec())?;
         Ok(Some(displaced))
     }
 
@@ -295,7 +296,7 @@ impl<'a, R: Read> Extraction<'a, R> {
     /// What lower layers have at `path` is gone. What this layer has there stays, whichever of the
     /// two came first.
     fn hide(&mut self, parent: &Rc<Parent>, name: &[u8], path: Vec<u8>) -> Result<()> {
-        if self.links.iter().any(|(link, _)| *link == path) {
+        if self.links.has(&path) {
             return Ok(());
         }
         let fd = parent.fd.as_fd();
@@ -315,11 +316,13 @@ impl<'a, R: Read> Extraction<'a, R> {
 
     /// There is a whiteout of `path`, though the tree does not show it.
     fn note_hidden(&mut self, path: &[u8]) -> Result<()> {
-        self.hidden.insert(path.to_vec());
-        if self.hidden.len() <= MAX_HIDDEN {
+        if self.hidden.insert(path.to_vec()) {
+            self.hidden_bytes += path.len() + 64;
+        }
+        if self.hidden_bytes <= MAX_HIDDEN {
             return Ok(());
         }
-        Err(Error::Limit { what: "files both removed and made", limit: MAX_HIDDEN as u64 })
+        Err(Error::Limit { what: "bytes of files removed and made", limit: MAX_HIDDEN as u64 })
     }
 
     /// Makes something new, in the place of what is there.
@@ -359,8 +362,7 @@ impl<'a, R: Read> Extraction<'a, R> {
         }
         if matches!(kind, FileType::Directory | FileType::Symlink) {
             self.parents.is_gone(path);
-            let below = join(path, b"");
-            self.links.retain(|(link, _)| !link.starts_with(&below));
+            self.links.remove_below(&join(path, b""));
         }
         if self.marks.is_whiteout(&stat) {
             self.note_hidden(path)?;

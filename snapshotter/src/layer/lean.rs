@@ -18,6 +18,15 @@ pub(crate) struct Lean {
     pub(crate) links: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Lean {
+    /// What it takes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let dirs = self.made_up.iter().map(|path| path.len() + 64);
+        let links = self.links.iter().map(|(path, target)| path.len() + target.len() + 64);
+        dirs.chain(links).sum()
+    }
+}
+
 pub(crate) fn write(
     layer: &Path,
     made_up: &BTreeSet<Vec<u8>>,

@@ -16,6 +16,11 @@ use crate::{Error, LayerId, Result, Snapshotter};
 /// Symlinks followed for one path, as in the kernel.
 const MAX_LINKS: usize = 40;
 
+/// What the open ends of all layers of an image may take in memory.
+const MAX_LEAN: usize = 64 << 20;
+/// Paths remembered.
+const MAX_KNOWN: usize = 1 << 16;
+
 /// A stored layer.
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -60,13 +65,25 @@ pub(super) enum What {
 pub(super) struct Merged {
     pub(super) trees: Vec<Tree>,
     pub(super) marks: Marks,
+    lean_bytes: usize,
     /// Of all layers below a number, what a path is.
     known: HashMap<(usize, Vec<u8>), What>,
 }
 
 impl Merged {
     pub(super) fn new(marks: Marks) -> Self {
-        Merged { trees: Vec::new(), marks, known: HashMap::new() }
+        Merged { trees: Vec::new(), marks, lean_bytes: 0, known: HashMap::new() }
+    }
+
+    /// Puts `tree` on top.
+    pub(super) fn add(&mut self, tree: Tree) -> Result<()> {
+        self.lean_bytes += tree.lean.bytes();
+        self.trees.push(tree);
+        if self.lean_bytes > MAX_LEAN {
+            let what = "bytes of directories without an entry and of links between layers";
+            return Err(Error::Limit { what, limit: MAX_LEAN as u64 });
+        }
+        Ok(())
     }
 
     /// Puts `tree` in the place of the topmost layer.
@@ -91,6 +108,9 @@ impl Merged {
             What::Directory(layers) => self.among(&layers, dir, name)?,
             _ => What::Nothing,
         };
+        if self.known.len() >= MAX_KNOWN {
+            self.known.clear();
+        }
         self.known.insert(key, what.clone());
         Ok(what)
     }

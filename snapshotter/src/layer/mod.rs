@@ -3,6 +3,7 @@
 
 mod about;
 mod archive;
+mod dangling;
 mod entry;
 mod extract;
 mod file;

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::entry::MAX_DEPTH;
 use super::{Look, Marks};
 use crate::walk::join;
 use crate::{Error, Result};
@@ -145,6 +146,10 @@ impl Parents {
             fd = rustix::fs::openat(&fd, &name, flags, Mode::empty())
                 .map_err(Error::at("open", path))?;
             at.push(name);
+            // Symlinks can add up to what no path of an entry could say.
+            if at.len() > MAX_DEPTH {
+                return Err(Error::archive(path, "a path too deep"));
+            }
         }
         Ok(Parent { fd, path: at.join(&b'/') })
     }

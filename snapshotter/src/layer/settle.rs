@@ -49,7 +49,7 @@ impl Snapshotter {
                 merged = Merged::new(self.marks());
                 settled.clear();
             }
-            merged.trees.push(tree);
+            merged.add(tree)?;
             settled.push(layer.clone());
             self.place_top(&mut merged, &mut settled)?;
         }

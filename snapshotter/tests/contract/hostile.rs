@@ -235,6 +235,48 @@ fn limits_hold() {
 }
 
 #[test]
+fn what_has_to_be_remembered_is_bounded() {
+    let store = Store::new(snapshotter::Kind::Overlay);
+    let refused = |tar: Tar| {
+        let refused = store.refusal(&tar.end());
+        assert!(matches!(refused, Error::Limit { .. }), "{refused}");
+    };
+    let long = "elsewhere/".repeat(400);
+    let link = |tar: Tar, n: u32| {
+        let path = format!("{n}-{}", "l".repeat(200));
+        tar.pax("path", &path).pax("linkpath", &long).entry(Header::new("link", b'1'), b"")
+    };
+    refused((0..4500).fold(Tar::new(), link));
+    // Each is a directory that hid what is below it, and a file in its place.
+    let dir = "d".repeat(200);
+    let dir = [dir.as_str(); 18].join("/");
+    let hidden = |tar: Tar, n: u32| {
+        let path = format!("{dir}/{n}");
+        let tar = tar.pax("path", format!("{dir}/.wh.{n}")).entry(Header::new("w", b'0'), b"");
+        tar.pax("path", path).entry(Header::new("f", b'0'), b"")
+    };
+    refused((0..4700).fold(Tar::new(), hidden));
+    store.close();
+}
+
+#[test]
+fn symlinks_do_not_lead_deeper_than_paths_may() {
+    on_both(|store| {
+        let deep = |depth: usize| vec!["d"; depth].join("/");
+        let step = |at: &str| format!("{at}/{}/file", deep(600));
+        let tar = Tar::new()
+            .pax("path", step("d"))
+            .entry(Header::new("f", b'0'), b"")
+            .pax("linkpath", deep(600))
+            .entry(Header::new("s", b'2'), b"")
+            .pax("path", step("s"))
+            .entry(Header::new("f", b'0'), b"");
+        let refused = store.refusal(&tar.end());
+        assert!(matches!(refused, Error::BadArchive { .. }), "{refused}");
+    });
+}
+
+#[test]
 fn sizes_that_are_only_claimed_allocate_nothing() {
     on_both(|store| {
         let sparse = Tar::new()
