@@ -52,6 +52,7 @@ mod layer;
 pub mod mount;
 #[cfg(feature = "unpack")]
 mod probe;
+mod proofs;
 #[cfg(feature = "unpack")]
 mod snapshot;
 #[cfg(feature = "unpack")]

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -100,6 +101,12 @@ impl Content {
             }
             _ => Ok(()),
         })
+    }
+
+    /// Whether a sync of the file system of `path` is one of this directory's, too.
+    pub(super) fn is_beside(&self, path: &Path) -> bool {
+        let device = |path: &Path| fs::metadata(path).map(|found| found.dev());
+        matches!((device(&self.dir), device(path)), (Ok(own), Ok(other)) if own == other)
     }
 
     /// Makes all that was kept durable.

@@ -73,7 +73,11 @@ impl Inner {
         for (digest, bytes) in files {
             self.content.write(digest, bytes)?;
         }
+        // One that reaches the files, too, where they lie on the same file system.
         self.layers.sync()?;
+        if self.content.is_beside(self.layers.snapshotter().root()) {
+            return failpoint::step("content/sync", || Ok(()));
+        }
         self.content.sync()
     }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::{Error, Result, Usage};
+use crate::{Error, Result, Usage, trash};
 
 /// The facts of one layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,9 +21,10 @@ impl About {
         let path = layer.join("about");
         let Usage { bytes, inodes } = self.usage;
         let text = format!(
-            "bytes {bytes}\ninodes {inodes}\nentries {}\nreplaced {}\n",
+            "bytes {bytes}\ninodes {inodes}\nentries {}\nreplaced {}\nbirth {}\n",
             self.entries,
-            u8::from(self.replaced)
+            u8::from(self.replaced),
+            trash::unique()
         );
         fs::write(&path, text).map_err(Error::io("write", &path))
     }
@@ -43,5 +44,11 @@ impl About {
             }
         }
         Ok(about)
+    }
+
+    /// What no other layer has, nor had this one when it was made before.
+    pub(crate) fn birth(layer: &Path) -> Option<String> {
+        let text = fs::read_to_string(layer.join("about")).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("birth ")).map(str::to_owned)
     }
 }

@@ -141,6 +141,34 @@ fn what_a_crash_leaves_is_swept_and_what_was_synced_stays() {
     });
 }
 
+/// The files that say so in each layer's directory are not synced, and a loss of power may take them.
+#[test]
+fn a_sync_holds_for_the_layer_that_was_synced_and_for_no_later_one_of_its_name() {
+    on_both(|store| {
+        let marks = |layer: &LayerId| store.root().join("layers").join(layer.hex()).join("synced");
+        let (stays, goes, again) = (small(store, "a"), small(store, "b"), small(store, "c"));
+        store.snapshotter.sync().unwrap();
+        store.snapshotter.remove_layer(&goes).unwrap();
+        store.snapshotter.remove_layer(&again).unwrap();
+        assert_eq!(small(store, "c"), again);
+        fs::remove_file(marks(&stays)).unwrap();
+        let opened = Snapshotter::open(&store.root(), Kind::Auto).unwrap();
+        assert!(opened.has(&stays) && !opened.has(&goes) && !opened.has(&again));
+        assert!(marks(&stays).exists());
+        // Cut off, the last line proves nothing.
+        fs::remove_file(marks(&stays)).unwrap();
+        let layer = small(store, "d");
+        opened.sync().unwrap();
+        store.snapshotter.sync().unwrap();
+        let lines = fs::read(store.root().join("proofs")).unwrap();
+        assert!(lines.ends_with(b"\n") && !lines.ends_with(b"\n\n"));
+        fs::write(store.root().join("proofs"), &lines[..lines.len() - 1]).unwrap();
+        fs::remove_file(marks(&layer)).unwrap();
+        let opened = Snapshotter::open(&store.root(), Kind::Auto).unwrap();
+        assert!(!opened.has(&layer) && !opened.has(&stays));
+    });
+}
+
 /// A loss of power may leave the file that tells the kind empty, before anything was stored.
 #[test]
 fn a_kind_that_was_cut_short_is_none() {
