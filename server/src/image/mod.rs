@@ -35,6 +35,8 @@ mod flight;
 pub(crate) mod fuzz;
 mod gc;
 mod import;
+mod inflate;
+mod labour;
 mod manifest;
 mod pin;
 mod platform;
@@ -50,6 +52,7 @@ mod spool;
 mod table;
 mod unpack;
 pub(crate) mod verify;
+mod zstd_frame;
 
 pub(crate) use check::{Damage, Stray};
 pub(crate) use config::ImageUser;
@@ -67,6 +70,7 @@ pub(crate) use table::Image;
 use content::Content;
 use flight::{Flights, Role, Work};
 use gc::{Layers, Lease};
+use labour::Labour;
 use pin::Pins;
 use platform::Supported;
 use reference::Reference;
@@ -139,6 +143,7 @@ struct Inner {
     /// Layers of pulls that may have failed: the next try shall find them.
     lingering: Mutex<HashMap<Reference, (Instant, Arc<Lease>)>>,
     layer_flights: Flights<pull::LayerKey, pull::LayerResult, Arc<Part>>,
+    labour: Labour,
 }
 
 impl std::fmt::Debug for Inner {
@@ -206,6 +211,7 @@ impl Images {
             change: tokio::sync::Mutex::default(),
             holds: Mutex::default(),
             pulls: Flights::default(),
+            labour: Labour::default(),
             lingering: Mutex::new(waiting),
             layer_flights: Flights::default(),
         })))

@@ -237,6 +237,7 @@ async fn fetch(
 ) -> Result<(), Error> {
     let Wanted { descriptor, diff_id, layer } = wanted;
     let lease = inner.layers.lease([layer.clone()]);
+    let _room = inner.labour.admit().await?;
     let digest = descriptor.digest.clone();
     let kept = loop {
         let keep = if inner.settings.keep_blobs {

@@ -82,6 +82,7 @@ async fn fetch(
     let part = Arc::new(Part::new(descriptor.digest.as_str(), descriptor.size));
     progress.operation().expect(vec![part.clone()]);
     progress.enter("fetching and unpacking the layer");
+    let _room = inner.labour.admit().await?;
     loop {
         let was_kept = inner.content.has(&descriptor.digest);
         let flow = layer_blob(inner, image, descriptor).await?;
