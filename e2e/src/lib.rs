@@ -23,6 +23,7 @@ pub mod registry;
 pub mod scripted;
 pub mod soak;
 pub mod spdy;
+pub mod standin;
 pub mod stream;
 pub mod throttle;
 pub mod throughput;

@@ -1,6 +1,7 @@
 //! Configurations as a kubelet would write them, and the usual sequences of calls.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tonic::Status;
 
@@ -87,6 +88,13 @@ impl World {
         let image = Some(ImageSpec { image: image.into(), ..Default::default() });
         let request = PullImageRequest { image, ..Default::default() };
         self.client.pull_image(request).map(|pulled| pulled.image_ref)
+    }
+
+    /// The same, for one that takes its time.
+    pub fn try_pull_for(&self, patience: Duration, image: &str) -> Result<String, Status> {
+        let image = Some(ImageSpec { image: image.into(), ..Default::default() });
+        let request = PullImageRequest { image, ..Default::default() };
+        self.client.pull_image_within(patience, request).map(|pulled| pulled.image_ref)
     }
 
     pub fn remove_image(&self, image: &str) {

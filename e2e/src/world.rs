@@ -16,6 +16,7 @@ use crate::image::catalogue;
 use crate::leak::Held;
 use crate::place::{self, Tools};
 use crate::poll::eventually;
+use crate::registry::Storage;
 
 /// What differs between worlds.
 #[derive(Debug, Clone)]
@@ -187,9 +188,13 @@ impl World {
 
     /// The registry serves what [`catalogue::storage`] holds, also what is put there later.
     pub fn start_registry(&mut self) {
+        self.start_registry_of(catalogue::storage());
+    }
+
+    /// The registry serves another storage.
+    pub fn start_registry_of(&mut self, storage: &Storage) {
         let config = self.path("registry.yml");
-        std::fs::write(&config, catalogue::storage().configuration())
-            .expect("the world's directory");
+        std::fs::write(&config, storage.configuration()).expect("the world's directory");
         let log = std::fs::File::create(self.path("registry.log")).expect("the world's directory");
         let registry = self
             .command(self.tool("docker-registry"))

@@ -1,6 +1,7 @@
 //! Images that the harness builds itself, as OCI manifests, configs and gzip layers.
 
 pub mod catalogue;
+mod streamed;
 mod tar;
 
 use std::io::Write;
@@ -10,6 +11,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+pub use streamed::Streamed;
 pub use tar::Layer;
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

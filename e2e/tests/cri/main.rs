@@ -35,6 +35,7 @@ macro_rules! on_each_runtime {
     };
 }
 
+mod bad_archive;
 mod bad_disk;
 mod bad_frozen;
 mod bad_image;
@@ -42,6 +43,7 @@ mod bad_plugin;
 mod bad_registry;
 mod bad_runtime;
 mod bad_shim;
+mod bad_transfer;
 mod bad_volume;
 mod capabilities;
 mod container;
