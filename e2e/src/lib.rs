@@ -19,6 +19,7 @@ pub mod measure;
 pub mod place;
 pub mod pod;
 pub mod poll;
+pub mod pull_bench;
 pub mod registry;
 pub mod scripted;
 pub mod soak;

@@ -1,5 +1,7 @@
 //! Figures: how long calls take, and what they cost the processor.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -63,23 +65,52 @@ impl Samples {
     }
 }
 
-/// The processor time of everything in a world's cgroup: daemon, shims, runtimes, plugins, containers.
+/// The processor time of everything in a cgroup, ended processes included.
 #[derive(Debug)]
 pub struct Processor {
-    usage: std::path::PathBuf,
+    /// Where processes enter it.
+    door: PathBuf,
+    usage: PathBuf,
 }
 
 impl Processor {
-    /// Moves the daemon into the world's cgroup, where its children follow.
+    /// Of a world: daemon, shims, runtimes, plugins, containers. Moves the daemon into the world's cgroup, where its
+    /// children follow.
     pub fn of(world: &World) -> Self {
-        let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-        let root = if v2 { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/cpuacct" };
-        let cgroup = std::path::Path::new(root).join(&world.cgroup);
-        let daemon = cgroup.join("daemon");
-        std::fs::create_dir_all(&daemon).expect("a cgroup can be made");
+        Self::new(&world.cgroup, "daemon", "").with_daemon(world)
+    }
+
+    /// Of the daemon and what it starts outside pods.
+    pub fn of_daemon(world: &World) -> Self {
+        Self::apart(world, "daemon").with_daemon(world)
+    }
+
+    /// Of what [`Processor::command`] starts.
+    pub fn apart(world: &World, name: &str) -> Self {
+        Self::new(&world.cgroup, name, name)
+    }
+
+    fn with_daemon(self, world: &World) -> Self {
         let pid = world.daemon_pid().expect("the daemon runs").to_string();
-        std::fs::write(daemon.join("cgroup.procs"), pid).expect("a process can be moved");
-        Self { usage: cgroup.join(if v2 { "cpu.stat" } else { "cpuacct.usage" }) }
+        std::fs::write(&self.door, pid).expect("a process can be moved");
+        self
+    }
+
+    fn new(cgroup: &str, entered: &str, counted: &str) -> Self {
+        let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let root = if v2 { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/cpuacct" };
+        let cgroup = Path::new(root).join(cgroup);
+        let dir = cgroup.join(entered);
+        std::fs::create_dir_all(&dir).expect("a cgroup can be made");
+        let usage = cgroup.join(counted).join(if v2 { "cpu.stat" } else { "cpuacct.usage" });
+        Self { door: dir.join("cgroup.procs"), usage }
+    }
+
+    /// `program`, to be run in the world and in this cgroup from its beginning.
+    pub fn command(&self, world: &World, program: &Path) -> Command {
+        let mut command = world.command("sh");
+        command.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(&self.door).arg(program);
+        command
     }
 
     pub fn used(&self) -> Duration {

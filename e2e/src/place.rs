@@ -52,6 +52,11 @@ fn profile_dir() -> PathBuf {
     }
 }
 
+/// The target directory.
+pub fn target() -> PathBuf {
+    profile_dir().parent().expect("a profile lies in the target directory").into()
+}
+
 /// A binary of this workspace.
 pub fn binary(name: &str) -> PathBuf {
     let path = profile_dir().join(name);

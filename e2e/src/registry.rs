@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::image::{Image, digest};
 
 /// Every world's registry listens here, in its own network.
@@ -73,10 +75,29 @@ impl Storage {
         self.link(repository, &format!("_manifests/revisions/{}", path_of(&digest)), &digest);
     }
 
-    fn content(&self, digest: &str, bytes: &[u8]) {
+    /// A blob or a manifest.
+    pub fn read(&self, digest: &str) -> Vec<u8> {
+        std::fs::read(self.data(digest)).expect("the storage has it")
+    }
+
+    /// The digests of an image's layers, bottom first.
+    pub fn layers(&self, repository: &str, tag: &str) -> Vec<String> {
+        let link = format!(
+            "docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}/current/link"
+        );
+        let digest = std::fs::read_to_string(self.dir.join(link)).expect("the storage has it");
+        let manifest: Value = serde_json::from_slice(&self.read(&digest)).expect("it is JSON");
+        let layers = manifest["layers"].as_array().into_iter().flatten();
+        layers.filter_map(|layer| layer["digest"].as_str().map(str::to_owned)).collect()
+    }
+
+    fn data(&self, digest: &str) -> PathBuf {
         let hex = digest.trim_start_matches("sha256:");
-        let path = format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
-        write(&self.dir.join(path), bytes);
+        self.dir.join(format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]))
+    }
+
+    fn content(&self, digest: &str, bytes: &[u8]) {
+        write(&self.data(digest), bytes);
     }
 
     fn link(&self, repository: &str, path: &str, digest: &str) {

@@ -1,4 +1,5 @@
 //! `./dev bench [PODS]`: what a pod takes and costs, beside the runtimes and the plugins alone, in one run.
+//! `./dev bench pull [ROUNDS [IMAGE [PODS]]]`: what a pull does, beside containerd's and others'.
 //!
 //! Ratios count, not milliseconds: everything here is measured on the same machine in the same minutes.
 #![forbid(unsafe_code)]
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use e2e::image::catalogue::BUSYBOX;
 use e2e::measure::{Processor, Samples};
 use e2e::pod::{container, sandbox};
-use e2e::{Options, World, daemon, place};
+use e2e::{Options, World, daemon, place, pull_bench};
 use serde_json::{Value, json};
 
 const PODS: usize = 40;
@@ -31,6 +32,11 @@ struct Row {
 }
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|what| what == "pull") {
+        pull(&arguments[1..]);
+        return ExitCode::SUCCESS;
+    }
     let pods = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(PODS);
     let mut rows = Vec::new();
     for runtime in RUNTIMES {
@@ -47,6 +53,23 @@ fn main() -> ExitCode {
         Err(err) => eprintln!("{}: {err}", path.display()),
     }
     ExitCode::SUCCESS
+}
+
+/// Pulls; `PODWRIGHT_PEERS` is where `./dev` has unpacked whom they are compared with.
+fn pull(arguments: &[String]) {
+    let number = |at: usize, otherwise| {
+        arguments.get(at).and_then(|number| number.parse().ok()).unwrap_or(otherwise)
+    };
+    let target = place::target();
+    let settings = pull_bench::Settings {
+        rounds: number(0, 3),
+        only: arguments.get(1).filter(|only| *only != "all").cloned().unwrap_or_default(),
+        pods: number(2, 20),
+        peers: std::env::var_os("PODWRIGHT_PEERS").expect("run ./dev bench pull").into(),
+        dir: target.join("bench"),
+    };
+    let figures = pull_bench::run(&settings);
+    pull_bench::write(&settings.dir, &figures);
 }
 
 /// Pods one after the other: Run, Create and Start, an exec, Stop and Remove.

@@ -1,0 +1,204 @@
+//! Who pulls: podwrightd, Debian's containerd over the same CRI, and skopeo with umoci.
+//!
+//! Each has private directories on the same file system and a cgroup of its own, in which all that it starts is
+//! counted. The registry is nobody's.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use super::content::Subject;
+use crate::client::Client;
+use crate::cri::{ImageSpec, PullImageRequest, RemoveImageRequest};
+use crate::measure::Processor;
+use crate::poll::within;
+use crate::world::World;
+
+/// For one pull, and for what is left of it to be deleted.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Brings an image into its store, unpacked, and takes it out again. A pull that has ended well has unpacked
+/// everything; once an image has been forgotten, none of its blobs and layers is left.
+pub(super) trait Contestant {
+    fn name(&self) -> &'static str;
+    fn pull(&self, subject: &Subject) -> Result<(), String>;
+    fn forget(&self, subject: &Subject);
+    /// Of all its processes, ended ones too.
+    fn processor(&self) -> &Processor;
+}
+
+/// A daemon that speaks CRI, and the directories that are empty when it has no image.
+struct Daemon<'w> {
+    name: &'static str,
+    world: &'w World,
+    client: Option<Client>,
+    processor: Processor,
+    stores: Vec<PathBuf>,
+    /// The nsenter behind which it runs; it ends with the world.
+    nsenter: Option<Child>,
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if let Some(mut nsenter) = self.nsenter.take() {
+            let _ = nsenter.kill();
+            let _ = nsenter.wait();
+        }
+    }
+}
+
+impl Daemon<'_> {
+    fn client(&self) -> &Client {
+        self.client.as_ref().unwrap_or(&self.world.client)
+    }
+}
+
+impl Contestant for Daemon<'_> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn pull(&self, subject: &Subject) -> Result<(), String> {
+        let image = Some(ImageSpec { image: subject.reference(), ..Default::default() });
+        let request = PullImageRequest { image, ..Default::default() };
+        let pulled = self.client().pull_image_within(PATIENCE, request);
+        pulled.map(drop).map_err(|status| status.message().to_owned())
+    }
+
+    fn forget(&self, subject: &Subject) {
+        let image = Some(ImageSpec { image: subject.reference(), ..Default::default() });
+        self.client().remove_image(RemoveImageRequest { image }).expect("RemoveImage");
+        within(PATIENCE, "the layers to be deleted", || {
+            self.stores.iter().all(|dir| is_empty(dir)).then_some(())
+        });
+    }
+
+    fn processor(&self) -> &Processor {
+        &self.processor
+    }
+}
+
+/// The world's own daemon.
+pub(super) fn podwright(world: &World) -> impl Contestant {
+    let stores = ["layers", "ingest", "trash"].map(|dir| world.path("root/snapshots").join(dir));
+    let processor = Processor::of_daemon(world);
+    Daemon {
+        name: "podwright",
+        world,
+        client: None,
+        processor,
+        stores: stores.into(),
+        nsenter: None,
+    }
+}
+
+/// Debian's containerd, with the settings of its own CRI plugin.
+pub(super) fn containerd<'w>(world: &'w World, peers: &Path) -> impl Contestant + 'w {
+    let dir = world.path("containerd");
+    std::fs::create_dir_all(&dir).expect("the world's directory");
+    let at = |below: &str| dir.join(below).display().to_string();
+    let config = dir.join("config.toml");
+    // The opt plugin would make a directory on the host, the others have no file system here.
+    let text = format!(
+        "version = 2\nroot = \"{}\"\nstate = \"{}\"\n\
+         disabled_plugins = [\"io.containerd.internal.v1.opt\", \"io.containerd.snapshotter.v1.btrfs\", \
+         \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.snapshotter.v1.zfs\"]\n\
+         [grpc]\naddress = \"{}\"\n[ttrpc]\naddress = \"{}\"\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = \"{}\"\nbin_dir = \"{}\"\n",
+        at("root"),
+        at("state"),
+        at("containerd.sock"),
+        at("containerd.sock.ttrpc"),
+        world.path("cni/conf").display(),
+        world.cni_plugins().display(),
+    );
+    std::fs::write(&config, text).expect("the world's directory");
+    let processor = Processor::apart(world, "containerd");
+    let log = std::fs::File::create(dir.join("log")).expect("the world's directory");
+    let nsenter = processor
+        .command(world, &peers.join("bin/containerd"))
+        .arg("--config")
+        .arg(&config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a file can be shared"))
+        .stderr(log)
+        .spawn()
+        .expect("nsenter is installed");
+    let client = Client::new(&world.seen(dir.join("containerd.sock")));
+    within(PATIENCE, "containerd to answer", || client.list_images(Default::default()).ok());
+    let stores = [
+        "root/io.containerd.snapshotter.v1.overlayfs/snapshots",
+        "root/io.containerd.content.v1.content/blobs/sha256",
+    ];
+    let stores = stores.map(|below| dir.join(below)).into();
+    Daemon {
+        name: "containerd",
+        world,
+        client: Some(client),
+        processor,
+        stores,
+        nsenter: Some(nsenter),
+    }
+}
+
+/// `skopeo copy` into an OCI layout, and `umoci unpack` of that.
+struct Tools<'w> {
+    world: &'w World,
+    bin: PathBuf,
+    processor: Processor,
+}
+
+pub(super) fn tools<'w>(world: &'w World, peers: &Path) -> impl Contestant + 'w {
+    Tools { world, bin: peers.join("bin"), processor: Processor::apart(world, "tools") }
+}
+
+impl Tools<'_> {
+    fn run(&self, program: &str, arguments: &[&str]) -> Result<(), String> {
+        let mut command = self.processor.command(self.world, &self.bin.join(program));
+        let output = command.args(arguments).output().expect("nsenter is installed");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().last().unwrap_or_default();
+        output.status.success().then_some(()).ok_or_else(|| format!("{program}: {last}"))
+    }
+}
+
+impl Contestant for Tools<'_> {
+    fn name(&self) -> &'static str {
+        "skopeo + umoci"
+    }
+
+    fn pull(&self, subject: &Subject) -> Result<(), String> {
+        let dir = self.world.path("tools");
+        // A pull that failed is not forgotten.
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).expect("the world's directory");
+        let layout = format!("{}:1", dir.join("layout").display());
+        let from = format!("docker://{}", subject.reference());
+        self.run(
+            "skopeo",
+            &[
+                "copy",
+                "--insecure-policy",
+                "--src-tls-verify=false",
+                &from,
+                &format!("oci:{layout}"),
+            ],
+        )?;
+        self.run(
+            "umoci",
+            &["unpack", "--image", &layout, &dir.join("bundle").display().to_string()],
+        )
+    }
+
+    fn forget(&self, _: &Subject) {
+        std::fs::remove_dir_all(self.world.path("tools")).expect("the world's directory");
+    }
+
+    fn processor(&self) -> &Processor {
+        &self.processor
+    }
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
+}
