@@ -2,6 +2,10 @@
 //!
 //! What inflating takes in memory is bounded whatever the blob says of itself: a zstd frame may ask for a window of
 //! at most [`MAX_WINDOW_LOG`], and of those that ask for a large one only [`MAX_LARGE`] are inflated at a time.
+//!
+//! gzip is inflated by zlib-rs. For 524 MB of `./dev bench pull` it needs 1.18 s, ISA-L's igzip 0.90 s, and libdeflate,
+//! which wants the whole file at once, 1.11 s: a tenth of a pull is not worth C and assembler that read what strangers
+//! send.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender};
