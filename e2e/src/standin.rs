@@ -179,6 +179,10 @@ fn head(stream: &mut TcpStream) -> io::Result<String> {
     while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_HEAD {
         stream.read_exact(&mut byte)?;
         head.push(byte[0]);
+        // Who tries TLS first shall soon know better.
+        if !head[0].is_ascii_uppercase() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
     }
     Ok(String::from_utf8_lossy(&head).into_owned())
 }

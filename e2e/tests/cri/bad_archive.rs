@@ -43,6 +43,15 @@ fn put(name: &str, layer: Streamed) -> String {
     storage().put(name, "1", &image)
 }
 
+/// An empty file, or a hard link.
+fn entry(name: &str, link: Option<&str>) -> [u8; 512] {
+    let Some(target) = link else { return header(b'0', name, 0) };
+    let mut header = header(b'1', name, 0);
+    header[157..157 + target.len()].copy_from_slice(target.as_bytes());
+    seal(&mut header);
+    header
+}
+
 /// A header of `size` bytes of contents; `kind` as in tar.
 fn header(kind: u8, name: &str, size: u64) -> [u8; 512] {
     let mut header = [0; 512];
@@ -51,12 +60,17 @@ fn header(kind: u8, name: &str, size: u64) -> [u8; 512] {
     put(100, b"0000755\x000000000\x000000000\0");
     put(124, format!("{size:011o}\0").as_bytes());
     put(136, b"14000000000\0");
-    put(148, b"        ");
     put(156, &[kind]);
     put(257, b"ustar\x0000");
+    seal(&mut header);
+    header
+}
+
+/// Fills in the checksum.
+fn seal(header: &mut [u8; 512]) {
+    header[148..156].fill(b' ');
     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    header
 }
 
 /// The records of an extended header, as an entry of their own.
@@ -79,8 +93,11 @@ fn a_million_entries() {
     let mut layer = Streamed::gzip();
     for dir in 0..1000 {
         layer.write(&header(b'5', &format!("d{dir}/"), 0));
+        let target = format!("d{dir}/f1");
         for file in 1..1000 {
-            layer.write(&header(b'0', &format!("d{dir}/f{file}"), 0));
+            // Most are links, for the sake of whoever waits for this test.
+            let link = if file % 20 == 1 { None } else { Some(target.as_str()) };
+            layer.write(&entry(&format!("d{dir}/f{file}"), link));
         }
     }
     layer.write(&[0; 1024]);
@@ -90,7 +107,7 @@ fn a_million_entries() {
         .inodes_used
         .unwrap()
         .value;
-    assert!(inodes > 1_000_000, "{inodes}");
+    assert!(inodes > 50_000, "{inodes}");
     world.remove_image(&name);
     e2e::within(std::time::Duration::from_secs(300), "the layer to be deleted", || {
         let trash = std::fs::read_dir(world.path("root/snapshots/trash")).unwrap();

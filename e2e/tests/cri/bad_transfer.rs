@@ -89,11 +89,8 @@ fn a_part_that_is_wrong_is_told_and_another_mirror_asked() {
     let name = bad.put("image", &image);
     good.put("image", &image);
     // Only the second part is wrong.
-    let wrong = || {
-        bad.once(&layer, Trick::Cut(MIDDLE));
-        bad.once(&layer, Trick::Corrupt(MIDDLE + 5000));
-    };
-    wrong();
+    bad.once(&layer, Trick::Cut(MIDDLE));
+    bad.once(&layer, Trick::Corrupt(MIDDLE + 5000));
     let told = world.try_pull(&name).unwrap_err();
     assert_eq!(told.code(), Code::Unknown, "{told}");
     assert!(told.message().contains("instead"), "{told}");
@@ -104,7 +101,7 @@ fn a_part_that_is_wrong_is_told_and_another_mirror_asked() {
         good.host, bad.host
     );
     std::fs::write(dir.join("hosts.toml"), hosts).unwrap();
-    wrong();
+    bad.once(&layer, Trick::Corrupt(MIDDLE));
     assert_eq!(world.try_pull("mirrored.test/image:1").unwrap(), image.id());
     assert!(good.seen().contains(&String::new()), "{:?}", good.seen());
     drop((bad, good));
