@@ -86,6 +86,7 @@ enum Job {
 pub(crate) struct Store {
     jobs: mpsc::Sender<Job>,
     mirror: std::sync::Arc<Mirror>,
+    new: bool,
 }
 
 impl std::fmt::Debug for Store {
@@ -107,16 +108,21 @@ impl Store {
 
     fn open_with<E: Engine>(path: &Path, mirror: &Path, tables: &[&'static str]) -> Result<Self> {
         let mirror = std::sync::Arc::new(Mirror::new(mirror));
-        if !path.exists() {
+        let mut new = !path.exists();
+        if new {
             make::<E>(path, &mirror, tables)?;
         }
         let engine = match open_whole::<E>(path) {
             Ok(engine) if mirror.sequence() <= sequence(&engine) => engine,
             Ok(engine) => {
                 drop(engine);
+                new = true;
                 replace(path, "it lost its last commits", &mirror, tables)?
             }
-            Err(err) if path.exists() => replace(path, &err.to_string(), &mirror, tables)?,
+            Err(err) if path.exists() => {
+                new = true;
+                replace(path, &err.to_string(), &mirror, tables)?
+            }
             Err(err) => return Err(err),
         };
         let (jobs, queue) = mpsc::channel();
@@ -125,7 +131,12 @@ impl Store {
             .name("store".into())
             .spawn(move || writer.serve(&queue))
             .map_err(Error::io("start the writer thread of", path))?;
-        Ok(Self { jobs, mirror })
+        Ok(Self { jobs, mirror, new })
+    }
+
+    /// Whether there was no database before, or none that could be used: records may be missing that no copy had.
+    pub(crate) fn is_new(&self) -> bool {
+        self.new
     }
 
     /// Keeps `value` under `key`; durable once the future is done. Writes are applied in the order of the calls,

@@ -7,6 +7,7 @@ use e2e::pod::container;
 use e2e::registry::HOST;
 use e2e::{Options, World};
 use serde_json::json;
+use tonic::Code;
 
 fn status(world: &World, image: &str) -> Option<e2e::cri::Image> {
     let image = Some(ImageSpec { image: image.into(), ..Default::default() });
@@ -189,5 +190,134 @@ fn an_image_without_layers_and_one_with_a_layer_twice() {
     let id = pod.create(container("none", &none, &[]));
     assert!(world.start_container(&id).is_err());
     pod.end();
+    world.finish();
+}
+
+/// Whoever pulled an image by then either gets its container, which works, or is told that the image is gone.
+#[test]
+fn a_removal_beside_a_create_loses_nothing_but_the_image() {
+    let world = World::start(Options::default());
+    let pod = world.pod("races");
+    let made = std::sync::atomic::AtomicU32::new(0);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let remover = scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                world.remove_image(BUSYBOX);
+            }
+        });
+        let creators: Vec<_> = (0..2)
+            .map(|creator| {
+                let (pod, made, world) = (&pod, &made, &world);
+                scope.spawn(move || {
+                    for number in 0..8 {
+                        let id = world.pull(BUSYBOX);
+                        let config = container(&format!("c{creator}-{number}"), &id, &[]);
+                        match pod.try_create(config) {
+                            Ok(id) => {
+                                world.start_container(&id).unwrap();
+                                assert_eq!(world.exec(&id, "echo here"), "here\n");
+                                world.remove_container(&id).unwrap();
+                                made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                            }
+                            Err(status) => assert_eq!(status.code(), Code::NotFound, "{status}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = creators.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        remover.join().unwrap();
+        ended.into_iter().for_each(|end| end.unwrap());
+    });
+    println!("{} of 16 were made before the image was gone", made.into_inner());
+    world.remove_image(BUSYBOX);
+    pod.end();
+    world.finish();
+}
+
+#[test]
+fn one_id_is_told_everywhere() {
+    let world = World::start(Options::default());
+    let id = world.pull(BUSYBOX);
+    let image = status(&world, BUSYBOX).unwrap();
+    let pod = world.pod("ids");
+    let mut config = container("c", &id, &[]);
+    let spec = config.image.as_mut().unwrap();
+    spec.user_specified_image = BUSYBOX.into();
+    spec.annotations = [("key".to_owned(), "value".to_owned())].into();
+    let made = pod.create(config);
+    let told = world.container_status(&made).unwrap();
+    assert_eq!((told.image_id.as_str(), told.image_ref.as_str()), (&*id, &*image.repo_digests[0]));
+    let spec = told.image.unwrap();
+    assert_eq!((spec.image.as_str(), spec.user_specified_image.as_str()), (BUSYBOX, BUSYBOX));
+    assert_eq!(spec.annotations["key"], "value");
+    let listed = world.client.list_containers(ListContainersRequest::default()).unwrap().containers;
+    assert_eq!((&listed[0].image_id, &listed[0].image_ref), (&id, &id));
+    assert_eq!(list(&world, "")[0], image, "List and Status agree");
+    pod.end();
+    world.finish();
+}
+
+#[test]
+fn a_tag_that_moves_leaves_its_image_by_digest() {
+    let world = World::start(Options::default());
+    let images = ["old", "new"].map(|what| {
+        Image::new(&[catalogue::base()], &json!({"Cmd": ["sleep", "8"], "Env": [what]}))
+    });
+    let digest = |at: usize| format!("{HOST}/moves@{}", images[at].digest());
+    let name = catalogue::storage().put("moves", "1", &images[0]);
+    world.pull(&name);
+    catalogue::storage().put("moves", "1", &images[1]);
+    assert_eq!(world.pull(&name), images[1].id());
+    let old = status(&world, &images[0].id()).unwrap();
+    assert_eq!((old.repo_tags.len(), old.repo_digests), (0, vec![digest(0)]));
+    let new = status(&world, &name).unwrap();
+    assert_eq!((new.repo_tags, new.repo_digests), (vec![name.clone()], vec![digest(1)]));
+    // With a tag and a digest the digest decides and no tag is kept.
+    assert_eq!(world.pull(&format!("{HOST}/moves:other@{}", images[0].digest())), images[0].id());
+    assert!(status(&world, &digest(0)).unwrap().repo_tags.is_empty());
+    assert!(status(&world, &format!("{HOST}/moves:other")).is_none());
+    assert_eq!(list(&world, "").len(), 2);
+    world.finish();
+}
+
+#[test]
+fn the_same_image_of_two_registries_is_one() {
+    let world = World::start(Options::default());
+    let dir = world.path("certs.d/other.example");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("hosts.toml"), format!("server = \"http://{HOST}\"\n")).unwrap();
+    let id = world.pull(BUSYBOX);
+    assert_eq!(world.pull("other.example/busybox:1"), id);
+    let all = list(&world, "");
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].repo_tags, [BUSYBOX, "other.example/busybox:1"]);
+    assert_eq!(all[0].repo_digests.len(), 2);
+    assert_eq!(status(&world, "other.example/busybox:1").unwrap(), all[0]);
+    world.remove_image("other.example/busybox:1");
+    assert!(status(&world, BUSYBOX).is_none(), "one name takes all of them with it");
+    world.finish();
+}
+
+#[test]
+fn the_file_systems_of_images_and_containers_are_told_whole() {
+    let world = World::start(Options::default());
+    world.pull(BUSYBOX);
+    let info = world.client.image_fs_info(ImageFsInfoRequest {}).unwrap();
+    for of in [&info.image_filesystems, &info.container_filesystems] {
+        assert_eq!(of.len(), 1);
+        assert!(of[0].timestamp > 0 && of[0].inodes_used.unwrap().value > 0, "{of:?}");
+        let mountpoint = &of[0].fs_id.as_ref().unwrap().mountpoint;
+        assert!(world.seen(mountpoint).is_dir(), "{mountpoint}");
+    }
+    let image = Some(ImageSpec {
+        image: BUSYBOX.into(),
+        runtime_handler: "no-such-handler".into(),
+        ..Default::default()
+    });
+    let pull = world.client.pull_image(PullImageRequest { image, ..Default::default() });
+    assert!(pull.unwrap_err().message().contains("no-such-handler"));
     world.finish();
 }

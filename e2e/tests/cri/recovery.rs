@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::cri::*;
-use e2e::image::catalogue::BUSYBOX;
+use e2e::image::catalogue::{BUSYBOX, LAYERS};
 use e2e::node::ListOperationsRequest;
 use e2e::pod::{Pod, container, namespaces, sandbox, shell};
 use e2e::{Options, World, eventually};
@@ -92,6 +92,45 @@ fn after(lose: impl FnOnce(&World)) {
 #[test]
 fn a_lost_database_kills_nothing() {
     after(|world| drop(world.sh(&format!("rm -r {}/*", world.path("root/db").display()))));
+}
+
+#[test]
+fn images_come_back_without_any_record() {
+    after(|world| {
+        let root = world.path("root").display().to_string();
+        world.sh(&format!("rm -r {root}/db/images {root}/images/records"));
+    });
+}
+
+#[test]
+fn an_image_whose_names_are_lost_too_comes_back_by_its_id() {
+    let mut world = World::start(Options::default());
+    let id = world.pull(LAYERS);
+    let status = |world: &World| {
+        let image = Some(ImageSpec { image: id.clone(), ..Default::default() });
+        let request = ImageStatusRequest { image, verbose: false };
+        world.client.image_status(request).unwrap().image.expect("the image")
+    };
+    let before = status(&world);
+    world.end_daemon(Signal::KILL);
+    let root = world.path("root").display().to_string();
+    world.sh(&format!("rm -r {root}/db/images {root}/images/records {root}/images/labels"));
+    world.start_daemon();
+    let nameless = Image { repo_tags: vec![], repo_digests: vec![], ..before.clone() };
+    assert_eq!(status(&world), nameless);
+    let pod = world.pod("nameless");
+    let container = pod.run(container("c", &id, &[]));
+    assert_eq!(world.exec(&container, "cat /data/replaced"), "upper");
+    assert_eq!(world.pull(LAYERS), id);
+    assert_eq!(status(&world), before);
+    pod.end();
+    // What was removed stays so, whatever is lost.
+    world.remove_image(&id);
+    world.end_daemon(Signal::KILL);
+    world.sh(&format!("rm -r {root}/db/images {root}/images/records"));
+    world.start_daemon();
+    assert!(world.client.list_images(ListImagesRequest::default()).unwrap().images.is_empty());
+    world.finish();
 }
 
 #[test]

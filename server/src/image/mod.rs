@@ -44,6 +44,7 @@ mod program;
 pub(crate) mod progress;
 mod publish;
 mod pull;
+mod rebuild;
 pub(crate) mod reference;
 pub(crate) mod registry;
 mod repair;
@@ -192,8 +193,12 @@ impl Images {
         let layers = Layers::new(snapshotter, tasks.clone());
         let records =
             store.load::<ImageRecord>(RECORDS).map_err(|err| Error::Store(err.to_string()))?;
-        let (table, waiting) =
-            publish::load(records.into_iter().map(|(_, record)| record).collect(), &layers);
+        let mut records: Vec<_> = records.into_iter().map(|(_, record)| record).collect();
+        for record in rebuild::lost(&content, &layers, &records, store.is_new()) {
+            store.put_later(RECORDS, record.id.as_str(), &record);
+            records.push(record);
+        }
+        let (table, waiting) = publish::load(records, &layers);
         let now = Instant::now();
         let waiting = waiting.into_iter().map(|(name, lease)| (name, (now, lease))).collect();
         Ok(Self(Arc::new(Inner {
@@ -300,6 +305,11 @@ impl Images {
 
     /// Removes an image with all its names; no error if there is none. Its layers go when no container holds
     /// them. It is gone from every list before this returns.
+    ///
+    /// Nothing of ours ever collects an image that is in the table, so what a pull brought waits for its container as
+    /// long as that takes. An explicit removal is obeyed at once all the same, also right after the pull: whoever calls
+    /// it (the kubelet short of disk, an operator) wants the space. A create that has found the image keeps its layers
+    /// and succeeds; one that comes later says `NotFound`, and the kubelet pulls again.
     pub(crate) async fn remove(&self, text: &str) -> Result<(), Error> {
         let (inner, text) = (self.0.clone(), text.to_owned());
         let span = tracing::info_span!("remove image", image = text);

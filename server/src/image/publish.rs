@@ -9,6 +9,7 @@ use super::digest::Digest;
 use super::error::Error;
 use super::gc::{FIRST_RETRY, LAST_RETRY, Layers, Lease};
 use super::pull::blocking;
+use super::rebuild;
 use super::reference::Reference;
 use super::table::{Image, ImageRecord, Table};
 use super::{Inner, RECORDS};
@@ -92,7 +93,7 @@ impl Inner {
     }
 
     async fn record(
-        &self,
+        self: &Arc<Self>,
         mut record: ImageRecord,
         layers: Vec<LayerId>,
         lease: Arc<Lease>,
@@ -117,11 +118,24 @@ impl Inner {
             images.push(Arc::new(loser.with(rest)));
         }
         images.push(Arc::new(Image::new(record, layers, lease)));
+        self.label(images.clone()).await;
         failpoint::sure("pull/table", || {
             let mut table = self.table_mut();
             images.into_iter().for_each(|image| table.insert(image));
         });
         Ok(())
+    }
+
+    /// Writes down what these images are called, beside their files.
+    async fn label(self: &Arc<Self>, images: Vec<Arc<Image>>) {
+        let keeper = self.clone();
+        let labels = blocking(move || {
+            images.iter().for_each(|image| rebuild::keep(&keeper.content, image));
+            Ok(())
+        });
+        if let Err(err) = labels.await {
+            tracing::warn!(%err, "labels of images not kept");
+        }
     }
 
     pub(super) async fn remove(
@@ -134,6 +148,8 @@ impl Inner {
         let _change = self.change.lock().await;
         let Some(image) = self.table().resolve(text) else { return Ok(()) };
         operation.enter("removing the image's record and files").ok();
+        let (keeper, id) = (self.clone(), image.id.clone());
+        blocking(move || rebuild::forget(&keeper.content, &id)).await?;
         failpoint::sure("image-remove/table", || self.table_mut().remove(&image.id));
         if let Err(err) = self.store.delete(RECORDS, image.id.as_str()).await {
             self.table_mut().insert(image);

@@ -295,7 +295,7 @@ pub(super) fn stack(manifest: &Manifest, parsed: &Parsed) -> Result<Vec<Wanted>,
 }
 
 /// OCI's chain id: it names the whole stack of layers.
-fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
+pub(super) fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
     diff_ids
         .iter()
         .cloned()
