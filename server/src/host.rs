@@ -15,6 +15,7 @@ pub(crate) mod cgroup;
 pub(crate) mod features;
 pub(crate) mod instance;
 pub(crate) mod process;
+pub(crate) mod selinux;
 pub(crate) mod storage;
 pub(crate) mod usage;
 
@@ -38,6 +39,7 @@ pub(crate) struct Host {
     /// The handler of pods that name none.
     pub default_handler: String,
     pub apparmor: Option<apparmor::AppArmor>,
+    pub selinux: Option<selinux::SeLinux>,
     /// What is being looked up on storage of others.
     pub storage: storage::Storage,
 }
@@ -98,6 +100,7 @@ impl Host {
             handlers,
             default_handler,
             apparmor: apparmor::AppArmor::probe(Path::new("/"), &config.state),
+            selinux: selinux::SeLinux::probe(Path::new("/")),
             storage: storage::Storage::default(),
         })
     }

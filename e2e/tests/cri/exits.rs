@@ -1,9 +1,12 @@
 //! How containers end: codes, reasons, signals, memory.
 
 use e2e::cri::*;
-use e2e::image::catalogue::BUSYBOX;
+use e2e::image::Image;
+use e2e::image::catalogue::{BUSYBOX, base, storage};
 use e2e::pod::{container, shell};
+use e2e::registry::HOST;
 use e2e::{eventually, within};
+use serde_json::json;
 
 on_each_runtime! {
     fn codes_and_reasons(world) {
@@ -103,6 +106,48 @@ on_each_runtime! {
         config.command = shell(&format!("sh -c '{line}'; exit 0")).map(str::to_owned).into();
         let status = world.ended(&pod.run(config));
         assert_eq!(status.exit_code, 0, "its init survived");
+        pod.end();
+    }
+
+    /// The kernel's counter and the exit come at the same moment, and the one must not be read before the other.
+    fn each_of_many_that_run_out_of_memory_says_so(world) {
+        world.pull(BUSYBOX);
+        let pod = world.pod("crowd");
+        let run = |number: u32| {
+            let command = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64M"];
+            let mut config = container(&format!("c-{number}"), BUSYBOX, &command);
+            let resources = config.linux.as_mut().unwrap().resources.as_mut().unwrap();
+            resources.memory_limit_in_bytes = 16 << 20;
+            resources.memory_swap_limit_in_bytes = 16 << 20;
+            let status = world.ended(&pod.run(config));
+            assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"), "{number}");
+        };
+        std::thread::scope(|scope| (0..6).for_each(|number| drop(scope.spawn(move || run(number)))));
+        pod.end();
+    }
+
+    fn the_images_stop_signal_unless_the_request_has_one(world) {
+        let config = json!({
+            "StopSignal": "SIGUSR2", "Env": ["PATH=/bin"], "Entrypoint": ["/bin/sh", "-c"],
+            "Cmd": ["trap 'exit 9' USR2; trap 'exit 8' USR1; echo up; while :; do sleep 0.05; done"],
+        });
+        storage().put("stop-signal", "1", &Image::new(&[base()], &config));
+        let image = format!("{HOST}/stop-signal:1");
+        world.pull(&image);
+        let pod = world.pod("image-signal");
+        for (name, asked, told, code) in [
+            ("image", Signal::RuntimeDefault, Signal::Sigusr2, 9),
+            ("request", Signal::Sigusr1, Signal::Sigusr1, 8),
+        ] {
+            let mut config = container(name, &image, &[]);
+            config.stop_signal = asked.into();
+            let id = pod.run(config);
+            eventually("the trap", || pod.log(name).contains("up").then_some(()));
+            assert_eq!(world.container_status(&id).unwrap().stop_signal(), told);
+            world.stop_container(&id, 20).unwrap();
+            let status = world.container_status(&id).unwrap();
+            assert_eq!((status.exit_code, status.stop_signal()), (code, told), "{name}");
+        }
         pod.end();
     }
 

@@ -75,7 +75,7 @@ on_each_runtime! {
                 assert!(is_read_only(world, &confined, path), "{path}");
             }
         }
-        let write = shell("echo 8192 > /proc/sys/kernel/msgmax");
+        let write = shell("echo 1024 > /proc/sys/kernel/shmmni");
         assert_ne!(world.try_exec(&confined, &write, 10).unwrap().exit_code, 0);
         assert_eq!(world.try_exec(&open, &write, 10).unwrap().exit_code, 0);
         for id in [&confined, &open] {

@@ -84,13 +84,13 @@ on_each_runtime! {
         assert_eq!(inside(world, &unconfined, "Seccomp"), "0");
         let free = attempts(world, &free);
         assert_eq!(attempts(world, &unconfined), free);
-        for (name, errno) in &free {
-            assert!(![EPERM, ENOSYS].contains(errno), "{name} says nothing: {errno} without a profile");
-        }
+        // One that the node itself stops says nothing.
+        let told = |name: &str| ![EPERM, ENOSYS].contains(&free[name]);
+        assert!(CALLS.iter().filter(|(name, ..)| told(name)).count() > 5, "{free:?}");
 
         let stopped = pod.run(with_programs("default", default()));
         assert_eq!(inside(world, &stopped, "Seccomp"), "2");
-        for (name, errno) in attempts(world, &stopped) {
+        for (name, errno) in attempts(world, &stopped).into_iter().filter(|(name, _)| told(name)) {
             assert_eq!(errno, if name == "clone3" { ENOSYS } else { EPERM }, "{name}");
         }
         // What programs live by goes on: threads, pipes, sockets, other execution domains.
@@ -103,7 +103,7 @@ on_each_runtime! {
             ("SYS_ADMIN", &["clone3", "unshare"]),
         ] {
             let id = pod.run(with(with_programs(capability, default()), capability));
-            for (name, errno) in attempts(world, &id) {
+            for (name, errno) in attempts(world, &id).into_iter().filter(|(name, _)| told(name)) {
                 let passes = ![EPERM, ENOSYS].contains(&errno);
                 assert_eq!(passes, calls.contains(&name), "{name} with {capability}: {errno}");
             }

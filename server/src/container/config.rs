@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::selinux::Wish;
+
 /// A checked ContainerConfig.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ContainerConfig {
@@ -197,6 +199,13 @@ pub(crate) struct SelinuxOption {
     pub role: String,
     pub r#type: String,
     pub level: String,
+}
+
+impl SelinuxOption {
+    /// What it asks for.
+    pub(crate) fn wish(&self) -> Wish<'_> {
+        Wish { user: &self.user, role: &self.role, kind: &self.r#type, level: &self.level }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use snapshotter::LayerId;
+use snapshotter::mount::Kind;
 
-use super::config::ContainerConfig;
+use super::config::{ContainerConfig, Mount};
 use super::node::Node;
 use super::place::Place;
+use super::relabel::relabel;
 use super::state::{State, now};
 use super::{
     Changing, Container, Fixed, ImageUse, Intent, Record, TABLE, User, Whole, exec, facts, signal,
@@ -16,12 +18,13 @@ use super::{
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::host::Handler;
+use crate::host::selinux::Labels;
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Image;
 use crate::image::config::ImageConfig;
 use crate::operation::Operation;
 use crate::resource::Resource;
-use crate::telemetry::blocking;
+use crate::telemetry::{apart, blocking};
 
 /// What a create needs to know.
 #[derive(Debug)]
@@ -111,9 +114,15 @@ async fn prepare(
         // What hangs is left alone: it holds nothing of ours but its thread.
         () = operation.cancelled() => Found::default(),
     };
+    let labels =
+        facts::labels(&node.host, request.place.selinux.as_ref(), &request.config.security)?;
+    if let Some(labels) = &labels {
+        operation.enter("labelling volumes")?;
+        label(&request.config, &found.mount_sources, &labels.mount, operation).await?;
+    }
     operation.enter("preparing the root file system and the bundle")?;
     let node_ = node.clone();
-    let fixed = blocking(move || build(&node_, request, prepared, found)).await?;
+    let fixed = blocking(move || build(&node_, request, prepared, found, labels)).await?;
     operation.enter("recording the container")?;
     let changing = Changing { state: State::Created, resources: fixed.config.resources.clone() };
     let whole = Whole { fixed, changing };
@@ -147,8 +156,41 @@ async fn look_up(node: &Node, request: &Request, operation: &Operation) -> Resul
     Ok(Found { mount_sources, log_path })
 }
 
+/// Labels the volumes for which the request wants it. One that hangs is left alone.
+async fn label(
+    config: &ContainerConfig,
+    sources: &[PathBuf],
+    label: &str,
+    operation: &Operation,
+) -> Result<()> {
+    let wanted = |mount: &Mount| mount.selinux_relabel && mount.image.is_none();
+    for (i, (_, source)) in
+        config.mounts.iter().zip(sources).enumerate().filter(|(_, (mount, _))| wanted(mount))
+    {
+        let _waiting = operation.waits_for(source.to_string_lossy());
+        let (source, label, stop) = (source.clone(), label.to_owned(), operation.token());
+        let work = apart(move || {
+            relabel(&source, &label, &|| stop.is_cancelled()).map_err(|reason| {
+                let field = format!("mounts[{i}].selinux_relabel");
+                Error::invalid(field, format!("{} {reason}", source.display()))
+            })
+        });
+        tokio::select! {
+            done = work => done?,
+            () = operation.cancelled() => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
 /// The part that works on our own files. Blocks.
-fn build(node: &Node, request: Request, prepared: Prepared, found: Found) -> Result<Fixed> {
+fn build(
+    node: &Node,
+    request: Request,
+    prepared: Prepared,
+    found: Found,
+    labels: Option<Labels>,
+) -> Result<Fixed> {
     let Request { sandbox_id, config, place, handler, target_pid } = request;
     let Prepared { id, image, volumes, bundle, cgroups_path, plan } = prepared;
     failpoint::step("create/bundle", || {
@@ -162,11 +204,17 @@ fn build(node: &Node, request: Request, prepared: Prepared, found: Found) -> Res
         volume::prepare(&node.hands.snapshotter, &id, &config, &volumes)
     })?;
 
+    if let Some(labels) = &labels {
+        for mount in mounts.iter().filter(|mount| mount.kind == Kind::Bind) {
+            relabel(&mount.source, &labels.mount, &|| false).map_err(Error::Internal)?;
+        }
+    }
     let view = view(&image.config);
     let lower: Vec<PathBuf> = mounts.iter().flat_map(volume::directories).collect();
     let settings = node.config.handler(&handler.name);
     let on = (&node.host, settings);
     let mut facts = facts::gather(&config, found.mount_sources, &lower, target_pid, on)?;
+    facts.labels = labels;
     facts.cdi = node.cdi.edits(&config)?;
     facts.runtime = handler.features;
     for volume in &volumes {
@@ -194,6 +242,7 @@ fn build(node: &Node, request: Request, prepared: Prepared, found: Found) -> Res
         created_at: now(),
         stop_signal: signal::stop(config.stop_signal, &view.stop_signal),
         user: user(&spec),
+        mount_label: facts.labels.map(|labels| labels.mount),
         volumes,
         id,
         sandbox_id,

@@ -22,6 +22,7 @@ use crate::config::HandlerConfig;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::host::apparmor::{AppArmor, DEFAULT_PROFILE};
+use crate::host::selinux::Labels;
 
 pub(crate) use node::node;
 pub(crate) use sources::sources;
@@ -114,6 +115,23 @@ fn apparmor(node: Option<&AppArmor>, security: &Security) -> Result<Option<Strin
             (Err(err), _) => Err(unavailable(err)),
         },
     }
+}
+
+/// The labels of a container: its pod's, with what it asks for itself. `None` where the node has no SELinux.
+///
+/// # Errors
+/// `Invalid` for labels that the node's policy does not know.
+pub(crate) fn labels(
+    host: &Host,
+    pod: Option<&Labels>,
+    security: &Security,
+) -> Result<Option<Labels>> {
+    let (Some(selinux), Some(pod)) = (&host.selinux, pod) else { return Ok(None) };
+    let Some(asked) = &security.selinux else { return Ok(Some(pod.clone())) };
+    let labels = pod.with(asked.wish());
+    let wrong = |err| Error::invalid("linux.security_context.selinux_options", err);
+    selinux.check(&labels).map_err(wrong)?;
+    Ok(Some(labels))
 }
 
 fn seccomp(security: &Security) -> Result<Option<LinuxSeccomp>> {

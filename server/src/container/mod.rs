@@ -23,6 +23,7 @@ pub(crate) mod fact;
 pub(crate) mod facts;
 pub(crate) mod node;
 pub(crate) mod place;
+pub(crate) mod relabel;
 pub(crate) mod remove;
 pub(crate) mod shim;
 pub(crate) mod signal;
@@ -85,6 +86,9 @@ pub(crate) struct Fixed {
     /// The effective one: CRI's, else the image's, else SIGTERM.
     pub stop_signal: i32,
     pub user: User,
+    /// SELinux's, of its files.
+    #[serde(default)]
+    pub mount_label: Option<String>,
     /// Images among the mounts.
     #[serde(default)]
     pub volumes: Vec<Volume>,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::config::Resources;
+use crate::host::selinux::Labels;
 
 /// The pod's side of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub(crate) struct Place {
     pub uts: Option<PathBuf>,
     /// The pod's shared pid namespace, where it has one.
     pub pid: Option<PathBuf>,
+    /// The SELinux labels of the pod, where the node has it.
+    #[serde(default)]
+    pub selinux: Option<Labels>,
     /// The pod's directory: `shm`, `hostname`, `hosts`, `resolv.conf`.
     pub dir: PathBuf,
 }

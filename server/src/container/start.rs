@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use snapshotter::mount::Kind;
 
 use super::Container;
 use super::node::Node;
@@ -89,7 +90,16 @@ async fn run(
             .mounts(fixed.id.as_str())
             .map_err(|err| Error::Image(err.to_string()))?
             .ok_or_else(|| Error::Internal(format!("snapshot {} is gone", fixed.id)))?;
-        Ok((rootfs, volume::mounts(&snapshotter, &fixed)?))
+        let mut volumes = volume::mounts(&snapshotter, &fixed)?;
+        let mut rootfs = rootfs;
+        if let Some(label) = &fixed.mount_label {
+            let all = rootfs.iter_mut().chain(volumes.iter_mut().map(|(mount, _)| mount));
+            // The files of a bind mount have labels of their own.
+            for mount in all.filter(|mount| mount.kind == Kind::Overlay) {
+                mount.options.push(format!("context=\"{label}\""));
+            }
+        }
+        Ok((rootfs, volumes))
     })
     .await?;
     let create = shim.create(node, container, mounts, volumes);

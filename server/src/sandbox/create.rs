@@ -95,6 +95,7 @@ fn place(pods: &Pods, sandbox: &Sandbox, ready: &Ready) -> Place {
         ipc: ready.ipc.clone(),
         uts: ready.uts.clone(),
         pid: ready.pid.clone(),
+        selinux: sandbox.fixed.selinux.clone(),
         dir: pods.node.pod_dir(id),
     }
 }

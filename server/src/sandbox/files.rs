@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::config::{DnsConfig, PodOrHost, SandboxConfig};
+use crate::container::relabel::relabel;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::id::SandboxId;
@@ -21,7 +22,8 @@ pub(super) fn hostname(config: &SandboxConfig, id: &SandboxId, node_hostname: &s
     }
 }
 
-/// Writes `hostname`, `hosts` and `resolv.conf` into the pod's directory. Blocks.
+/// Writes `hostname`, `hosts` and `resolv.conf` into the pod's directory, with the label that SELinux
+/// wants of them. Blocks.
 ///
 /// # Errors
 /// When one cannot be written, or the host's own cannot be read.
@@ -30,6 +32,7 @@ pub(super) fn write(
     config: &SandboxConfig,
     hostname: &str,
     ips: &[IpAddr],
+    label: Option<&str>,
 ) -> Result<()> {
     put(&dir.join("hostname"), format!("{hostname}\n").as_bytes())?;
     let hosts = match config.namespaces.network {
@@ -44,7 +47,13 @@ pub(super) fn write(
         // A node without one has no resolver to hand on.
         None => std::fs::read(HOST_RESOLV_CONF).unwrap_or_default(),
     };
-    put(&dir.join("resolv.conf"), &resolver)
+    put(&dir.join("resolv.conf"), &resolver)?;
+    for file in label.iter().flat_map(|_| ["hostname", "hosts", "resolv.conf"]) {
+        let path = dir.join(file);
+        relabel(&path, label.unwrap_or_default(), &|| false)
+            .map_err(|reason| Error::Internal(format!("{} {reason}", path.display())))?;
+    }
+    Ok(())
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -16,6 +16,7 @@ use crate::container::state::Timestamp;
 use crate::container::{Container, config::Resources};
 use crate::error::{Error, Result};
 use crate::host::Handler;
+use crate::host::selinux::Labels;
 use crate::host::usage::Sampler;
 use crate::id::{ContainerId, SandboxId};
 use crate::resource::Resource;
@@ -58,6 +59,9 @@ pub(crate) struct Fixed {
     pub runtime_handler: String,
     pub handler: Handler,
     pub created_at: Timestamp,
+    /// SELinux's, where the node has it.
+    #[serde(default)]
+    pub selinux: Option<Labels>,
     /// The boot in which its processes live.
     pub boot_id: String,
 }
@@ -287,10 +291,16 @@ impl Pods {
     }
 
     pub(crate) fn insert_sandbox(&self, sandbox: Arc<Sandbox>) {
+        if let (Some(selinux), Some(labels)) = (&self.node.host.selinux, &sandbox.fixed.selinux) {
+            selinux.levels.keep(sandbox.id().as_str(), &labels.process);
+        }
         write(&self.sandboxes).insert(sandbox.id().clone(), sandbox);
     }
 
     pub(crate) fn forget_sandbox(&self, id: &SandboxId) {
+        if let Some(selinux) = &self.node.host.selinux {
+            selinux.levels.forget(id.as_str());
+        }
         if let Some(gone) = write(&self.sandboxes).remove(id) {
             lock(&self.departed).insert(id.clone(), gone);
             self.node.happened.of_sandbox(id, Became::Deleted);

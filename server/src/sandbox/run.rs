@@ -6,12 +6,15 @@ use std::sync::Arc;
 use super::config::{PodOrHost, PodPid, SandboxConfig};
 use super::state::{Event, Ready, State};
 use super::{Changing, Fixed, Pods, Record, Sandbox, TABLE, files, network, watch};
+use crate::container::config::SelinuxOption;
 use crate::container::fact::Became;
+use crate::container::node::Node;
 use crate::container::shim::{Namespaces, Shim, Wanted};
 use crate::container::spec::unsupported;
 use crate::container::state::now;
 use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::host::selinux::Labels;
 use crate::id::SandboxId;
 use crate::operation::Operation;
 use crate::resource::{self, Resource};
@@ -74,7 +77,7 @@ fn plan(pods: &Pods, config: SandboxConfig, runtime_handler: String) -> Result<I
     let node = &pods.node;
     let handler = node.host.handler(&runtime_handler)?.clone();
     let security = &config.security;
-    unsupported::sandbox(security.userns.as_ref(), security.selinux.as_ref(), &node.facts)?;
+    unsupported::sandbox(security.userns.as_ref())?;
     let id = SandboxId::random();
     let dir = node.pod_dir(&id);
     let mut plan = vec![Resource::Directory { path: dir.clone() }];
@@ -105,8 +108,11 @@ fn plan(pods: &Pods, config: SandboxConfig, runtime_handler: String) -> Result<I
         overhead: config.overhead.clone(),
         resources: config.resources.clone(),
     };
+    // The last that can fail: from here on the level is the pod's.
+    let selinux = labels(node, &id, security.selinux.as_ref())?;
     let fixed = Fixed {
         id,
+        selinux,
         config,
         runtime_handler,
         handler,
@@ -114,6 +120,26 @@ fn plan(pods: &Pods, config: SandboxConfig, runtime_handler: String) -> Result<I
         boot_id: node.host.boot_id.clone(),
     };
     Ok(Intent { record: Record { fixed, changing }, network: attached })
+}
+
+/// The labels of a pod: as asked, on a level that no other pod has.
+fn labels(node: &Node, id: &SandboxId, asked: Option<&SelinuxOption>) -> Result<Option<Labels>> {
+    let Some(selinux) = &node.host.selinux else { return Ok(None) };
+    let wish = asked.map(SelinuxOption::wish).unwrap_or_default();
+    let level = match wish.level {
+        "" => selinux.levels.draw(id.as_str()).ok_or_else(|| {
+            Error::Unavailable("every pair of SELinux's categories is some pod's".into())
+        })?,
+        level => level.to_owned(),
+    };
+    let labels = selinux.pod(&level).with(wish);
+    match selinux.check(&labels) {
+        Ok(()) => Ok(Some(labels)),
+        Err(reason) => {
+            selinux.levels.forget(id.as_str());
+            Err(Error::invalid("linux.security_context.selinux_options", reason))
+        }
+    }
 }
 
 async fn bring_up(
@@ -130,9 +156,10 @@ async fn bring_up(
 
     operation.enter("making the pod's directory and network namespace")?;
     let shm = (config.namespaces.ipc == PodOrHost::Pod).then_some(node.config.shm_size);
+    let mount_label = sandbox.fixed.selinux.as_ref().map(|labels| labels.mount.clone());
     let made = {
-        let dir = dir.clone();
-        blocking(move || make_directory(&dir, shm))
+        let (dir, label) = (dir.clone(), mount_label.clone());
+        blocking(move || make_directory(&dir, shm, label.as_deref()))
     };
     let netns_made = async {
         match &netns {
@@ -164,7 +191,8 @@ async fn bring_up(
 
     operation.enter("writing the pod's files and record")?;
     let (config, ips_) = (config.clone(), ips.clone());
-    blocking(move || files::write(&dir, &config, &hostname, &ips_)).await?;
+    let write = move || files::write(&dir, &config, &hostname, &ips_, mount_label.as_deref());
+    blocking(write).await?;
     let ready = ready(&shim, namespaces, ips, network_result, netns);
     sandbox
         .apply(Event::Up(ready))
@@ -224,7 +252,7 @@ fn wanted_namespaces(
 }
 
 /// The pod's directory, only for root, with its /dev/shm. Blocks.
-fn make_directory(dir: &Path, shm_size: Option<u64>) -> Result<()> {
+fn make_directory(dir: &Path, shm_size: Option<u64>, label: Option<&str>) -> Result<()> {
     use rustix::mount::{MountFlags, mount};
     for path in [dir, &dir.join("shim"), &dir.join("ctr"), &dir.join("shm")] {
         failpoint::step("run/directory", || {
@@ -234,7 +262,8 @@ fn make_directory(dir: &Path, shm_size: Option<u64>) -> Result<()> {
     let Some(size) = shm_size else { return Ok(()) };
     let target = dir.join("shm");
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let options = std::ffi::CString::new(format!("mode=1777,size={size}"))
+    let context = label.map_or(String::new(), |label| format!(",context=\"{label}\""));
+    let options = std::ffi::CString::new(format!("mode=1777,size={size}{context}"))
         .map_err(|err| Error::Internal(err.to_string()))?;
     failpoint::step("run/shm", || {
         mount("shm", &target, "tmpfs", flags, options.as_c_str())

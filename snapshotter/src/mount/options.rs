@@ -23,7 +23,7 @@ pub(super) struct Parsed<'a> {
 impl<'a> Parsed<'a> {
     pub(super) fn new(options: &'a [String], read_only: bool) -> Self {
         let mut parsed = Parsed { flags: MountFlags::empty(), recursive: false, data: Vec::new() };
-        for option in options.iter().flat_map(|list| list.split(',')) {
+        for option in options.iter().flat_map(|list| split(list)) {
             match option {
                 "" | "bind" | "defaults" => {}
                 "rbind" => parsed.recursive = true,
@@ -66,6 +66,15 @@ impl<'a> Parsed<'a> {
     }
 }
 
+/// At commas that are not between quotation marks: labels of SELinux hold some.
+fn split(list: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    list.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    })
+}
+
 /// The data of mount(2): one page, its terminator included.
 pub(super) fn c_string(options: impl Into<Vec<u8>>) -> Result<CString> {
     let options = options.into();
@@ -89,6 +98,14 @@ mod tests {
         assert_eq!(parsed.data, ["index=off", "userxattr"]);
         let both = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_RDONLY;
         assert_eq!(parsed.attributes(), both);
+    }
+
+    #[test]
+    fn quoted_commas_are_part_of_an_option() {
+        let options = ["context=\"u:r:t:s0:c1,c2\",nodev".to_owned(), "index=off".to_owned()];
+        let parsed = Parsed::new(&options, false);
+        assert_eq!(parsed.data, ["context=\"u:r:t:s0:c1,c2\"", "index=off"]);
+        assert_eq!(parsed.flags, MountFlags::NODEV);
     }
 
     #[test]

@@ -77,7 +77,8 @@ fn configure(fs: &OwnedFd, mount: &Mount, parsed: &Parsed<'_>) -> rustix::io::Re
     }
     for option in &parsed.data {
         match option.split_once('=') {
-            Some((key, value)) => set(key, value.as_bytes())?,
+            // Marks are for the one string of mount(2).
+            Some((key, value)) => set(key, value.trim_matches('"').as_bytes())?,
             None => rustix::mount::fsconfig_set_flag(fs.as_fd(), *option)?,
         }
     }

@@ -13,7 +13,6 @@ use crate::host::Host;
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 const HUGEPAGES: &str = "/sys/kernel/mm/hugepages";
-const SELINUX: &str = "/sys/fs/selinux/enforce";
 /// Options of a cgroup2 mount that the host may depend on.
 const CGROUP2_OPTIONS: [&str; 2] = ["nsdelegate", "memory_recursiveprot"];
 
@@ -41,7 +40,6 @@ pub(crate) fn node(config: &Config, host: &Host) -> Result<Node> {
         },
         cgroup2_options,
         apparmor: host.apparmor.is_some(),
-        selinux: Path::new(SELINUX).exists(),
         devices_of_container: config.device_ownership_from_security_context,
         hard_limits: if host.sys_resource { Vec::new() } else { hard_limits() },
     })

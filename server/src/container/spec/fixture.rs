@@ -135,6 +135,7 @@ fn place() -> Place {
         ipc: Some("/proc/77/fd/5".into()),
         uts: Some("/proc/77/fd/6".into()),
         pid: None,
+        selinux: None,
         dir: "/run/podwright/pods/5a".into(),
     }
 }
@@ -162,7 +163,6 @@ pub(super) fn plain() -> Fixture {
             hugepage_sizes: BTreeSet::from(["2MB".into()]),
             cgroup2_options: vec!["nsdelegate".into()],
             apparmor: false,
-            selinux: false,
             devices_of_container: false,
             hard_limits: vec![],
         },

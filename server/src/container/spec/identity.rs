@@ -4,6 +4,9 @@
 //! number, or refused when it is out of range; it is never looked up as a name (an image could then name a
 //! user `4294967296`). A line of passwd or group without proper numbers is no entry.
 
+#[cfg(test)]
+mod property;
+
 use std::collections::HashSet;
 
 use super::super::config::{GroupsPolicy, Security};

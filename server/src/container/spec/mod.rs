@@ -42,6 +42,7 @@ use super::place::Place;
 use crate::config::HandlerConfig;
 use crate::error::{Error, Result};
 use crate::host::features::Features;
+use crate::host::selinux::Labels;
 use crate::id::ContainerId;
 
 pub(crate) use devices::{DeviceKind, DeviceNode};
@@ -91,6 +92,8 @@ pub(crate) struct Facts {
     pub seccomp: Option<LinuxSeccomp>,
     /// The AppArmor profile to run under.
     pub apparmor: Option<String>,
+    /// The SELinux labels, where the node has it.
+    pub labels: Option<Labels>,
     /// The pid namespace of the container that pid mode TARGET names.
     pub target_pid: Option<PathBuf>,
     /// What the CDI devices change.
@@ -133,6 +136,7 @@ pub(crate) fn build(input: &Input<'_>) -> Result<Spec> {
         .set_devices(Some(devices::nodes(input, &identity)))
         .set_resources(Some(resources::with_devices(input)?))
         .set_seccomp(seccomp_profile(input, &caps)?)
+        .set_mount_label(facts.labels.as_ref().map(|labels| labels.mount.clone()))
         .set_rootfs_propagation(propagation.map(str::to_owned))
         .set_masked_paths(Some(unless_privileged(config, &config.security.masked_paths)))
         .set_readonly_paths(Some(unless_privileged(config, &config.security.readonly_paths)));

@@ -23,7 +23,6 @@ pub(crate) struct Node {
     /// mounting cgroup2 there sets them for the one shared superblock.
     pub cgroup2_options: Vec<String>,
     pub apparmor: bool,
-    pub selinux: bool,
     /// Whether devices asked for belong to the container's user, not to whom the host's belong.
     pub devices_of_container: bool,
     /// Our own hard limits, where we cannot raise them; what is not here has none.

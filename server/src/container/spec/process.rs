@@ -25,6 +25,7 @@ pub(super) fn process(input: &Input<'_>, caps: &caps::Sets, identity: Identity) 
         .set_rlimits(rlimits(input))
         .set_no_new_privileges(Some(config.security.no_new_privs))
         .set_apparmor_profile(input.facts.apparmor.clone())
+        .set_selinux_label(selinux(input))
         .set_oom_score_adj(Some(oom_score_adj(config, node)));
     Ok(process)
 }
@@ -119,6 +120,12 @@ fn cwd(config: &ContainerConfig, image: &ImageView) -> Result<String> {
         return Err(Error::invalid(field, format!("{dir:?} leads through a file descriptor")));
     }
     Ok(dir)
+}
+
+/// A privileged process keeps the label that the policy gives it.
+fn selinux(input: &Input<'_>) -> Option<String> {
+    let labels = input.facts.labels.as_ref().filter(|_| !input.config.security.privileged);
+    labels.map(|labels| labels.process.clone())
 }
 
 /// Those of the handler, not above what we may set.

@@ -316,6 +316,27 @@ fn apparmor_profiles_that_were_looked_up() {
 }
 
 #[test]
+fn selinux_labels() {
+    let mut fixture = plain();
+    let spec = fixture.json();
+    assert_eq!(
+        (spec["process"].get("selinuxLabel"), spec["linux"].get("mountLabel")),
+        (None, None)
+    );
+    let labels =
+        crate::host::selinux::Labels { process: "u:r:p:s0".into(), mount: "u:r:m:s0".into() };
+    fixture.facts.labels = Some(labels);
+    let spec = fixture.json();
+    assert_eq!(spec["process"]["selinuxLabel"], "u:r:p:s0");
+    assert_eq!(spec["linux"]["mountLabel"], "u:r:m:s0");
+    fixture.config.security.privileged = true;
+    fixture.place.privileged = true;
+    let spec = fixture.json();
+    assert_eq!(spec["process"].get("selinuxLabel"), None);
+    assert_eq!(spec["linux"]["mountLabel"], "u:r:m:s0");
+}
+
+#[test]
 fn limits_of_processes_are_not_above_ours() {
     use crate::config::Rlimit;
     use oci_spec::runtime::PosixRlimitType::{RlimitCore, RlimitNofile};

@@ -2,26 +2,22 @@
 //!
 //! Honouring one of these means removing its line.
 
-use super::super::config::{ContainerConfig, SecurityProfile, SelinuxOption, UsernsOptions};
+use super::super::config::{ContainerConfig, SecurityProfile, UsernsOptions};
 use super::Node;
 use crate::error::{Error, Result};
 
 struct Refusal<T: ?Sized> {
-    asks: fn(&T, &Node) -> bool,
+    asks: fn(&T) -> bool,
     what: &'static str,
 }
 
-const CONTAINER: [Refusal<ContainerConfig>; 3] = [
+const CONTAINER: [Refusal<ContainerConfig>; 2] = [
     Refusal {
-        asks: |config, _| config.security.userns.is_some(),
+        asks: |config| config.security.userns.is_some(),
         what: "linux.security_context.namespace_options.userns_options: user namespaces",
     },
     Refusal {
-        asks: |config, node| node.selinux && asks_selinux(config.security.selinux.as_ref()),
-        what: "linux.security_context.selinux_options: SELinux labels",
-    },
-    Refusal {
-        asks: |config, _| {
+        asks: |config| {
             config.mounts.iter().any(|m| !m.uid_mappings.is_empty() || !m.gid_mappings.is_empty())
         },
         what: "mounts: mounts with mapped ids",
@@ -42,7 +38,7 @@ pub(crate) fn container(config: &ContainerConfig, node: &Node) -> Result<()> {
             "linux.security_context.apparmor: this node has no AppArmor".into(),
         ));
     }
-    match CONTAINER.iter().find(|refusal| (refusal.asks)(config, node)) {
+    match CONTAINER.iter().find(|refusal| (refusal.asks)(config)) {
         Some(refusal) => Err(not_yet(refusal.what)),
         None => Ok(()),
     }
@@ -52,27 +48,13 @@ pub(crate) fn container(config: &ContainerConfig, node: &Node) -> Result<()> {
 ///
 /// # Errors
 /// `Unsupported`, as for a container.
-pub(crate) fn sandbox(
-    userns: Option<&UsernsOptions>,
-    selinux: Option<&SelinuxOption>,
-    node: &Node,
-) -> Result<()> {
+pub(crate) fn sandbox(userns: Option<&UsernsOptions>) -> Result<()> {
     if userns.is_some() {
         return Err(not_yet(
             "linux.security_context.namespace_options.userns_options: user namespaces",
         ));
     }
-    if node.selinux && asks_selinux(selinux) {
-        return Err(not_yet("linux.security_context.selinux_options: SELinux labels"));
-    }
     Ok(())
-}
-
-/// Where the node has no SELinux, its options have nothing to act on: pods that carry them run as everywhere.
-fn asks_selinux(options: Option<&SelinuxOption>) -> bool {
-    options.is_some_and(|o| {
-        [&o.user, &o.role, &o.r#type, &o.level].into_iter().any(|part| !part.is_empty())
-    })
 }
 
 fn not_yet(what: &str) -> Error {

@@ -112,7 +112,7 @@ fn sandbox_security(context: v1::LinuxSandboxSecurityContext) -> Result<SandboxS
     ids.check()?;
     let userns = context.namespace_options.and_then(|options| options.userns_options);
     Ok(SandboxSecurity {
-        selinux: context.selinux_options.map(security::selinux),
+        selinux: context.selinux_options.map(security::selinux).transpose()?,
         run_as_user: context.run_as_user.map(|id| id.value),
         run_as_group: context.run_as_group.map(|id| id.value),
         readonly_rootfs: context.readonly_rootfs,

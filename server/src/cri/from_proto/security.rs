@@ -8,6 +8,7 @@ use crate::container::config::{
 };
 use crate::container::spec::{caps, identity};
 use crate::error::{Error, Result};
+use crate::host::selinux::{is_level, is_part};
 use crate::id::ID_LEN;
 
 /// LinuxContainerSecurityContext.
@@ -47,7 +48,7 @@ pub(super) fn container(context: v1::LinuxContainerSecurityContext) -> Result<Se
         drop_capabilities: capabilities.drop_capabilities,
         add_ambient_capabilities: capabilities.add_ambient_capabilities,
         pid: pid(&namespaces).map_err(under("namespace_options"))?,
-        selinux: context.selinux_options.map(selinux),
+        selinux: context.selinux_options.map(selinux).transpose()?,
         run_as_user: context.run_as_user.map(|id| id.value),
         run_as_group: context.run_as_group.map(|id| id.value),
         run_as_username: context.run_as_username,
@@ -159,13 +160,25 @@ pub(super) fn groups_policy(policy: i32) -> Result<GroupsPolicy> {
     })
 }
 
-pub(super) fn selinux(options: v1::SeLinuxOption) -> SelinuxOption {
-    SelinuxOption {
+/// Whether the policy knows them is another question, and its node's.
+pub(super) fn selinux(options: v1::SeLinuxOption) -> Result<SelinuxOption> {
+    for (part, text, fits) in [
+        ("user", &options.user, is_part as fn(&str) -> bool),
+        ("role", &options.role, is_part),
+        ("type", &options.r#type, is_part),
+        ("level", &options.level, is_level),
+    ] {
+        if !text.is_empty() && !fits(text) {
+            let field = format!("selinux_options.{part}");
+            return Err(Error::invalid(field, format!("{text:?} is no {part} of SELinux")));
+        }
+    }
+    Ok(SelinuxOption {
         user: options.user,
         role: options.role,
         r#type: options.r#type,
         level: options.level,
-    }
+    })
 }
 
 /// `deprecated` is the older field, a text; it counts only where the newer is not set.

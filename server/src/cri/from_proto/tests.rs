@@ -357,6 +357,20 @@ const WRONG_CONTAINERS: Changes<v1::ContainerConfig> = &[
         "linux.security_context.seccomp.localhost_ref",
     ),
     (|c| context(c).apparmor_profile = "strict".into(), "linux.security_context.apparmor_profile"),
+    (
+        |c| {
+            let level = "s0;c1".to_owned();
+            context(c).selinux_options = Some(v1::SeLinuxOption { level, ..Default::default() });
+        },
+        "linux.security_context.selinux_options.level",
+    ),
+    (
+        |c| {
+            let user = "root:x".to_owned();
+            context(c).selinux_options = Some(v1::SeLinuxOption { user, ..Default::default() });
+        },
+        "linux.security_context.selinux_options.user",
+    ),
     (|c| context(c).masked_paths = vec!["proc".into()], "linux.security_context.masked_paths[0]"),
     (|c| c.stop_signal = 99, "stop_signal"),
     (
