@@ -16,7 +16,6 @@ use super::to_proto;
 use crate::container::fact::{Became, Fact};
 use crate::container::state::now;
 use crate::sandbox::{Pods, Sandbox};
-use crate::telemetry::Tasks;
 
 /// Messages that a client may be behind. A pod of five containers makes a dozen in its life.
 const BEHIND: usize = 4096;
@@ -30,9 +29,11 @@ pub(super) struct Events {
 
 impl Events {
     /// Reads the facts from now until `stop`.
-    pub(super) fn start(pods: Arc<Pods>, tasks: &Tasks, stop: CancellationToken) -> Self {
+    pub(super) fn start(pods: Arc<Pods>, stop: CancellationToken) -> Self {
         let (sender, _) = broadcast::channel(BEHIND);
         let events = Self { sender: sender.clone(), stop: stop.clone() };
+        // Not among the operations, which are waited for before the stop.
+        let tasks = pods.node.tasks.clone();
         tasks.spawn(tracing::info_span!("events"), async move {
             tokio::select! {
                 () = pump(&pods, &sender) => {}

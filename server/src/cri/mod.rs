@@ -98,7 +98,7 @@ impl Server {
     pub(crate) async fn serve(self, listener: UnixListener, stop: CancellationToken) {
         let node = &self.pods.node;
         let flights = in_flight::InFlight::new(self.tasks.clone(), node.operations.clone());
-        let events = events::Events::start(self.pods.clone(), &self.tasks, stop.clone());
+        let events = events::Events::start(self.pods.clone(), stop.clone());
         let gate = |ready: Ready| move |request| ready.check(request);
         let runtime = RuntimeServiceServer::new(runtime::Runtime::new(
             self.pods.clone(),
