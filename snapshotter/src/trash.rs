@@ -15,11 +15,11 @@ use crate::{Error, Result, walk};
 /// a container cannot nest itself beyond our descriptors and stack.
 const MAX_DEPTH: usize = 32;
 
-/// A name that nothing here has had.
+/// A name that nothing here has had. All are of one length, so that files with one in them are, too.
 pub(crate) fn unique() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-    format!("{now:x}-{:x}", NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("{now:016x}-{:08x}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Deletes what lies in `trash`, for about `budget`; true if nothing is left.
