@@ -70,6 +70,8 @@ pub(crate) struct Config {
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// Devices belong to the user and group that the container's security context names, as in the pod's volumes.
     pub device_ownership_from_security_context: bool,
+    /// Classes of block I/O that annotations name.
+    pub blockio_file: Option<PathBuf>,
 }
 
 /// Executables that are asked about images.
@@ -209,6 +211,7 @@ impl Config {
             exec_drain: Duration::from_secs(from.integer("exec.drain_seconds", 1, 0..=3600)),
             streaming: streaming(&mut from),
             cdi_spec_dirs: from.paths("devices.cdi_spec_dirs", &["/etc/cdi", "/var/run/cdi"]),
+            blockio_file: from.optional_path("devices.blockio_file"),
             device_ownership_from_security_context: from
                 .boolean("devices.ownership_from_security_context", false),
         };

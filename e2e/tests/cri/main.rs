@@ -72,6 +72,7 @@ mod restart;
 mod sandbox;
 mod seccomp;
 mod stats;
+mod userns;
 mod verify;
 mod volumes;
 

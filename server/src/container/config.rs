@@ -222,3 +222,11 @@ pub(crate) struct UsernsOptions {
     pub uids: Vec<IdMapping>,
     pub gids: Vec<IdMapping>,
 }
+
+impl UsernsOptions {
+    /// What the host calls the namespace's root and its group.
+    pub(crate) fn root(&self) -> (u32, u32) {
+        let host = |mappings: &[IdMapping]| mappings.first().map_or(0, |mapping| mapping.host_id);
+        (host(&self.uids), host(&self.gids))
+    }
+}

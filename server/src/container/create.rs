@@ -6,7 +6,7 @@ use std::sync::Arc;
 use snapshotter::LayerId;
 use snapshotter::mount::Kind;
 
-use super::config::{ContainerConfig, Mount};
+use super::config::{ContainerConfig, Mount, UsernsOptions};
 use super::node::Node;
 use super::place::Place;
 use super::relabel::relabel;
@@ -194,7 +194,11 @@ fn build(
     let Request { sandbox_id, config, place, handler, target_pid } = request;
     let Prepared { id, image, volumes, bundle, cgroups_path, plan } = prepared;
     failpoint::step("create/bundle", || {
-        std::fs::create_dir_all(bundle.join("rootfs")).map_err(Error::io("create", &bundle))
+        std::fs::create_dir_all(bundle.join("rootfs")).map_err(Error::io("create", &bundle))?;
+        match &place.users {
+            Some(users) => open_to(&bundle, users),
+            None => Ok(()),
+        }
     })?;
     let mounts = failpoint::step("create/snapshot", || {
         let prepared = node.hands.snapshotter.prepare(id.as_str(), image.layers());
@@ -217,6 +221,9 @@ fn build(
     facts.labels = labels;
     facts.cdi = node.cdi.edits(&config)?;
     facts.runtime = handler.features;
+    facts.rdt_class = facts::classes::rdt(&config, &place, handler.features.rdt)?;
+    let classes = node.config.blockio_file.as_deref();
+    facts.block_io = facts::classes::block_io(&config, &place, classes)?;
     for volume in &volumes {
         facts.mount_sources[volume.mount] = volume::source(&bundle, volume.mount);
     }
@@ -254,6 +261,14 @@ fn build(
         cgroups_path,
         plan,
     })
+}
+
+/// Lets the root of a pod's users pass through a directory, and nobody else: it looks up its own files there.
+pub(crate) fn open_to(dir: &Path, users: &UsernsOptions) -> Result<()> {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    chown(dir, None, Some(users.root().1)).map_err(Error::io("give to the pod's users", dir))?;
+    let mode = std::fs::Permissions::from_mode(0o710);
+    std::fs::set_permissions(dir, mode).map_err(Error::io("open to the pod's users", dir))
 }
 
 /// The container's log file.

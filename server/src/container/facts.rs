@@ -3,6 +3,7 @@
 //! Host paths come from the kubelet and are obeyed. Image content is hostile: its files are read with a limit on
 //! their size, by a walk that cannot leave the image.
 
+pub(crate) mod classes;
 mod devices;
 mod layers;
 mod mountinfo;

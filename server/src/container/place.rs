@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::Resources;
+use super::config::{Resources, UsernsOptions};
 use crate::host::selinux::Labels;
 
 /// The pod's side of a container.
@@ -39,6 +39,11 @@ pub(crate) struct Place {
     /// The SELinux labels of the pod, where the node has it.
     #[serde(default)]
     pub selinux: Option<Labels>,
+    #[serde(default)]
+    pub user: Option<PathBuf>,
+    /// What ids of that namespace are outside of it.
+    #[serde(default)]
+    pub users: Option<UsernsOptions>,
     /// The pod's directory: `shm`, `hostname`, `hosts`, `resolv.conf`.
     pub dir: PathBuf,
 }

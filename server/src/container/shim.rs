@@ -7,12 +7,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use shim::client::{self, Client, CreateSandbox, CreateTask, Options, Podwright, Stdio};
+use shim::client::{
+    self, Client, CreateSandbox, CreateTask, IdMapping, Options, Podwright, Stdio, Users,
+};
 use snapshotter::mount::Mount;
 use tokio::sync::Notify;
 
 use super::Container;
+use super::config::{self, UsernsOptions};
 use super::node::Node;
+use super::place::Place;
 use super::state::Timestamp;
 use super::watch_exit::EXIT_RECORD;
 use crate::config::CgroupDriver;
@@ -62,6 +66,10 @@ pub(crate) struct Wanted {
     /// Of the shared pid namespace's init.
     pub cgroup: String,
     pub netns: Option<PathBuf>,
+    /// A user namespace of the pod's own.
+    pub users: Option<UsernsOptions>,
+    /// Its network namespace is made inside that.
+    pub own_network: bool,
 }
 
 /// A command in a container.
@@ -326,6 +334,7 @@ impl Shim {
             exit_path: Some(fixed.bundle.join(EXIT_RECORD)),
             pid_path: Some(fixed.bundle.join("pid")),
             volumes,
+            users: users(node, &fixed.place),
             ..Podwright::default()
         };
         let task = CreateTask {
@@ -491,6 +500,18 @@ impl Shim {
     }
 }
 
+/// The pod's users, as the shim has to know them.
+fn users(node: &Node, place: &Place) -> Option<Users> {
+    let users = place.users.as_ref()?;
+    let (uid, gid) = users.root();
+    Some(Users {
+        namespace: place.user.clone()?,
+        mapped_root: node.hands.snapshotter.root().to_owned(),
+        uid,
+        gid,
+    })
+}
+
 impl Wanted {
     fn request(self, id: &SandboxId, dir: &Path) -> CreateSandbox {
         CreateSandbox {
@@ -503,8 +524,20 @@ impl Wanted {
             shared_pid: self.shared_pid,
             cgroup_path: self.cgroup,
             netns: self.netns,
+            uids: mappings(self.users.as_ref().map(|users| &users.uids)),
+            gids: mappings(self.users.as_ref().map(|users| &users.gids)),
+            own_network: self.own_network,
         }
     }
+}
+
+fn mappings(of: Option<&Vec<config::IdMapping>>) -> Vec<IdMapping> {
+    let mapping = |one: &config::IdMapping| IdMapping {
+        container: one.container_id,
+        host: one.host_id,
+        length: one.length,
+    };
+    of.into_iter().flatten().map(mapping).collect()
 }
 
 /// An error and what is behind it.

@@ -10,6 +10,7 @@ use super::state::State;
 use super::{Changing, Container, TABLE};
 use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::host::cgroup::Saved;
 use crate::operation::Operation;
 use crate::telemetry::blocking;
 
@@ -48,7 +49,7 @@ pub(crate) async fn update(
         node.store.put(TABLE, container.id().as_str(), &record).await?;
         let Some(shim) = running else { return Ok(()) };
         operation.enter("changing the limits of the running container")?;
-        shim.update(container, json).await
+        change(container, shim, json, &merged, oom_score_adj).await
     };
     let keep = |record: &_| node.keep_later(record, container);
     if let Err(err) = changed.await {
@@ -60,6 +61,43 @@ pub(crate) async fn update(
     }
     container.set_resources(merged, keep);
     Ok(())
+}
+
+/// Changes what runs: all of it, or what the kernel had is put back.
+async fn change(
+    container: &Container,
+    shim: &Shim,
+    limits: Vec<u8>,
+    wanted: &Resources,
+    oom_score_adj: Option<i64>,
+) -> Result<()> {
+    let cgroup = container.fixed.cgroups_path.clone();
+    let files: Vec<String> = wanted.unified.keys().cloned().collect();
+    let before = {
+        let cgroup = cgroup.clone();
+        blocking(move || Ok(Saved::limits(&cgroup, files.iter().map(String::as_str)))).await?
+    };
+    let changed = match shim.update(container, limits).await {
+        Ok(()) => blocking(move || set_oom_scores(&cgroup, oom_score_adj)).await,
+        Err(err) => Err(err),
+    };
+    if changed.is_err() {
+        let left = blocking(move || Ok(before.restore())).await?;
+        if !left.is_empty() {
+            tracing::error!(container = %container.id(), ?left, "limits that are not as they were");
+        }
+    }
+    changed
+}
+
+/// Of all processes that are there; later ones inherit it. Blocks.
+fn set_oom_scores(cgroups_path: &str, score: Option<i64>) -> Result<()> {
+    let Some(score) = score else { return Ok(()) };
+    let before = Saved::oom_scores(cgroups_path);
+    before.write(&score.to_string()).map_err(|(path, err)| {
+        before.restore();
+        Error::io("write", &path)(err)
+    })
 }
 
 fn wrong(container: &Container, state: &State) -> Error {
@@ -83,7 +121,7 @@ fn rewrite(path: &Path, limits: &[u8], oom_score_adj: Option<i64>) -> Result<Vec
     if let (Some(old), Value::Object(fresh)) = (old, fresh) {
         old.extend(fresh.into_iter().filter(|(_, value)| !value.is_null()));
     }
-    // For a container that is not started yet; of a running process it is not changed.
+    // For a container that is not started yet.
     if let (Some(score), Some(wanted)) = (spec.pointer_mut("/process/oomScoreAdj"), oom_score_adj) {
         *score = wanted.into();
     }

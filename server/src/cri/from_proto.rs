@@ -26,7 +26,7 @@ pub(super) use resources::resources;
 pub(super) use sandbox::sandbox_config;
 
 /// Puts the field that an error names below `parent`.
-fn under(parent: impl Display) -> impl FnOnce(Error) -> Error {
+pub(super) fn under(parent: impl Display) -> impl FnOnce(Error) -> Error {
     move |err| match err {
         Error::Invalid { field, reason } => {
             Error::Invalid { field: format!("{parent}.{field}"), reason }

@@ -67,6 +67,7 @@ pub(super) fn sandbox(pods: &Pods, sandbox: &Sandbox) -> Info {
                 of("ipc", ready.ipc.as_ref()),
                 of("uts", ready.uts.as_ref()),
                 of("pid", ready.pid.as_ref()),
+                of("user", ready.user.as_ref()),
             ]
         })
         .flatten()

@@ -58,7 +58,9 @@ pub(super) fn status(pods: &Arc<Pods>, verbose: bool) -> cri::StatusResponse {
         runtime_handlers: handlers.collect(),
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
-            user_namespaces_host_network: false,
+            user_namespaces_host_network: host
+                .handler("")
+                .is_ok_and(|handler| handler.features.user_namespaces),
             mount_options: true,
         }),
     }

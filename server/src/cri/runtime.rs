@@ -95,6 +95,13 @@ impl RuntimeService for Runtime {
         sandboxes::list(&self.pods, request.into_inner())
     }
 
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
+        sandboxes::update(&self.pods, &self.flights, request).await
+    }
+
     async fn create_container(
         &self,
         request: Request<cri::CreateContainerRequest>,

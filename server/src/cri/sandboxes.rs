@@ -136,6 +136,28 @@ pub(super) async fn show(
     }))
 }
 
+pub(super) async fn update(
+    pods: &Arc<Pods>,
+    flights: &InFlight,
+    request: Request<cri::UpdatePodSandboxResourcesRequest>,
+) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
+    let patience = patience(&request);
+    let request = request.into_inner();
+    let sandbox = pods.sandbox(&request.pod_sandbox_id)?;
+    let parsed = |field, limits: Option<_>| {
+        let parsed = limits.map(from_proto::resources).transpose();
+        parsed.map_err(from_proto::under(field))
+    };
+    let overhead = parsed("overhead", request.overhead)?;
+    let resources = parsed("resources", request.resources)?;
+    let operation = flights.begin(format!("update sandbox {}", sandbox.id()));
+    let (node, told) = (pods.node.clone(), operation.clone());
+    let work =
+        async move { sandbox::update::update(&node, &sandbox, overhead, resources, &told).await };
+    flights.detach(operation, patience, work).await.map_err(status::shared)?;
+    Ok(Response::new(cri::UpdatePodSandboxResourcesResponse {}))
+}
+
 pub(super) fn list(
     pods: &Pods,
     request: cri::ListPodSandboxRequest,

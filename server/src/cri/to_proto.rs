@@ -2,7 +2,7 @@
 
 use api::cri::v1 as cri;
 
-use crate::container::config::{IdMapping, Mount, Propagation, Resources};
+use crate::container::config::{IdMapping, Mount, Propagation, Resources, UsernsOptions};
 use crate::container::state::State;
 use crate::container::{Changing, Container};
 use crate::sandbox::config::{PodNamespaces, PodOrHost, PodPid};
@@ -60,7 +60,8 @@ pub(super) fn sandbox_status(sandbox: &Sandbox) -> cri::PodSandboxStatus {
         ip: ips.next().unwrap_or_default(),
         additional_ips: ips.map(|ip| cri::PodIp { ip }).collect(),
     };
-    let options = namespace_options(sandbox.fixed.config.namespaces);
+    let config = &sandbox.fixed.config;
+    let options = namespace_options(config.namespaces, config.security.userns.as_ref());
     cri::PodSandboxStatus {
         id: sandbox.id().to_string(),
         metadata: Some(sandbox_metadata(sandbox)),
@@ -76,7 +77,10 @@ pub(super) fn sandbox_status(sandbox: &Sandbox) -> cri::PodSandboxStatus {
     }
 }
 
-fn namespace_options(namespaces: PodNamespaces) -> cri::NamespaceOption {
+fn namespace_options(
+    namespaces: PodNamespaces,
+    users: Option<&UsernsOptions>,
+) -> cri::NamespaceOption {
     let mode = |of| match of {
         PodOrHost::Pod => cri::NamespaceMode::Pod,
         PodOrHost::Host => cri::NamespaceMode::Node,
@@ -91,7 +95,11 @@ fn namespace_options(namespaces: PodNamespaces) -> cri::NamespaceOption {
         pid: pid.into(),
         ipc: mode(namespaces.ipc).into(),
         target_id: String::new(),
-        userns_options: None,
+        userns_options: users.map(|users| cri::UserNamespace {
+            mode: cri::NamespaceMode::Pod.into(),
+            uids: id_mappings(&users.uids),
+            gids: id_mappings(&users.gids),
+        }),
     }
 }
 

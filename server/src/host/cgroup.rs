@@ -3,10 +3,14 @@
 //! Works on cgroup v2 and on v1's separate hierarchies. Used as the last resort, when a shim or an OCI runtime
 //! did not end what they started: the kernel's own list of processes is believed over anybody's record.
 
+mod saved;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+pub(crate) use saved::Saved;
 
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
 /// How long killed processes may take to leave.

@@ -96,6 +96,8 @@ fn place(pods: &Pods, sandbox: &Sandbox, ready: &Ready) -> Place {
         uts: ready.uts.clone(),
         pid: ready.pid.clone(),
         selinux: sandbox.fixed.selinux.clone(),
+        user: ready.user.clone(),
+        users: config.security.userns.clone(),
         dir: pods.node.pod_dir(id),
     }
 }

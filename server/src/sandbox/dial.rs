@@ -96,6 +96,7 @@ mod tests {
             netns: Some("/run/netns/x".into()),
             ipc: None,
             uts: None,
+            user: None,
             pid: None,
             init_pid: 0,
         };

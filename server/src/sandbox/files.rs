@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::config::{DnsConfig, PodOrHost, SandboxConfig};
+use super::users;
 use crate::container::relabel::relabel;
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -48,12 +49,12 @@ pub(super) fn write(
         None => std::fs::read(HOST_RESOLV_CONF).unwrap_or_default(),
     };
     put(&dir.join("resolv.conf"), &resolver)?;
-    for file in label.iter().flat_map(|_| ["hostname", "hosts", "resolv.conf"]) {
-        let path = dir.join(file);
-        relabel(&path, label.unwrap_or_default(), &|| false)
+    let files = ["hostname", "hosts", "resolv.conf"].map(|name| dir.join(name));
+    for path in label.iter().flat_map(|_| &files) {
+        relabel(path, label.unwrap_or_default(), &|| false)
             .map_err(|reason| Error::Internal(format!("{} {reason}", path.display())))?;
     }
-    Ok(())
+    users::give(&files.each_ref().map(|file| file.as_path()), config.security.userns.as_ref())
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<()> {

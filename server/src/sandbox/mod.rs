@@ -34,6 +34,8 @@ pub(crate) mod state;
 pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod traffic;
+pub(crate) mod update;
+pub(crate) mod users;
 pub(crate) mod watch;
 
 use config::{SandboxConfig, SandboxMetadata};
@@ -152,6 +154,11 @@ impl Sandbox {
 
     pub(crate) fn set_plan(&self, plan: Vec<Resource>) {
         lock(&self.changing).plan = plan;
+    }
+
+    pub(crate) fn set_resources(&self, overhead: Option<Resources>, resources: Option<Resources>) {
+        let mut changing = lock(&self.changing);
+        (changing.overhead, changing.resources) = (overhead, resources);
     }
 
     pub(crate) fn shim(&self) -> Option<Arc<Shim>> {

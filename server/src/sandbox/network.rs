@@ -104,6 +104,20 @@ pub(super) async fn make_netns(path: PathBuf) -> Result<()> {
     .await
 }
 
+/// Pins a namespace that the shim has made among the pod's users, and brings its loopback up.
+pub(super) async fn pin_netns(namespace: Option<PathBuf>, path: PathBuf) -> Result<()> {
+    let none = || Error::Unsupported("the shim is of a version without user namespaces".into());
+    let namespace = namespace.ok_or_else(none)?;
+    blocking(move || {
+        failpoint::step("run/pin-netns", || {
+            cni::netns::pin(&namespace, &path)
+                .and_then(|()| cni::netns::loopback_up(&path))
+                .map_err(|err| Error::Network(err.to_string()))
+        })
+    })
+    .await
+}
+
 /// Runs the plugins' ADD. The addresses, the one that CRI reports first in front, and the whole result.
 pub(super) async fn attach(
     node: &Node,

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use super::config::{PodOrHost, PodPid, SandboxConfig};
 use super::state::{Event, Ready, State};
-use super::{Changing, Fixed, Pods, Record, Sandbox, TABLE, files, network, watch};
-use crate::container::config::SelinuxOption;
+use super::{Changing, Fixed, Pods, Record, Sandbox, TABLE, files, network, users, watch};
+use crate::container::config::{SelinuxOption, UsernsOptions};
 use crate::container::fact::Became;
 use crate::container::node::Node;
 use crate::container::shim::{Namespaces, Shim, Wanted};
-use crate::container::spec::unsupported;
 use crate::container::state::now;
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -77,7 +76,7 @@ fn plan(pods: &Pods, config: SandboxConfig, runtime_handler: String) -> Result<I
     let node = &pods.node;
     let handler = node.host.handler(&runtime_handler)?.clone();
     let security = &config.security;
-    unsupported::sandbox(security.userns.as_ref())?;
+    users::check(&config, &handler)?;
     let id = SandboxId::random();
     let dir = node.pod_dir(&id);
     let mut plan = vec![Resource::Directory { path: dir.clone() }];
@@ -157,17 +156,19 @@ async fn bring_up(
     operation.enter("making the pod's directory and network namespace")?;
     let shm = (config.namespaces.ipc == PodOrHost::Pod).then_some(node.config.shm_size);
     let mount_label = sandbox.fixed.selinux.as_ref().map(|labels| labels.mount.clone());
+    let users = config.security.userns.clone();
     let made = {
-        let (dir, label) = (dir.clone(), mount_label.clone());
-        blocking(move || make_directory(&dir, shm, label.as_deref()))
+        let (dir, label, users) = (dir.clone(), mount_label.clone(), users.clone());
+        blocking(move || make_directory(&dir, shm, label.as_deref(), users.as_ref()))
     };
     let netns_made = async {
         match &netns {
-            Some(path) => network::make_netns(path.clone()).await,
-            None => Ok(()),
+            // Where the pod has users of its own it is theirs, and made with the other namespaces.
+            Some(path) if users.is_none() => network::make_netns(path.clone()).await,
+            _ => Ok(()),
         }
     };
-    // Here and below both run to their end even if one fails: what they acquired has to be there before it is released.
+    // Both run to their end even if one fails: what they acquired has to be there before it is released.
     let (made, netns_made) = tokio::join!(made, netns_made);
     made?;
     netns_made?;
@@ -185,14 +186,16 @@ async fn bring_up(
     let wanted = wanted_namespaces(pods, sandbox, &hostname, netns.as_deref())?;
     let shim_dir = dir.join("shim");
     let start = Shim::launch(node, sandbox.id(), &sandbox.fixed.handler, &shim_dir, wanted);
-    let (attached, started) = tokio::join!(attach, start);
-    let (ips, network_result) = attached?;
-    let (shim, namespaces) = started?;
+    let own = netns.clone().filter(|_| users.is_some());
+    let ((ips, network_result), shim, namespaces) = network_and_shim(own, attach, start).await?;
 
     operation.enter("writing the pod's files and record")?;
     let (config, ips_) = (config.clone(), ips.clone());
-    let write = move || files::write(&dir, &config, &hostname, &ips_, mount_label.as_deref());
-    blocking(write).await?;
+    let namespaces = blocking(move || {
+        files::write(&dir, &config, &hostname, &ips_, mount_label.as_deref())?;
+        users::named(&dir, namespaces)
+    })
+    .await?;
     let ready = ready(&shim, namespaces, ips, network_result, netns);
     sandbox
         .apply(Event::Up(ready))
@@ -206,6 +209,24 @@ async fn bring_up(
     }
     watch::sandbox(pods, sandbox, &shim);
     Ok(())
+}
+
+/// Both at once, unless the shim is to make the pod's network namespace, `own`, too.
+async fn network_and_shim<A>(
+    own: Option<PathBuf>,
+    attach: impl Future<Output = Result<A>>,
+    start: impl Future<Output = Result<(Shim, Namespaces)>>,
+) -> Result<(A, Shim, Namespaces)> {
+    if let Some(path) = own {
+        let (shim, namespaces) = start.await?;
+        network::pin_netns(namespaces.net.clone(), path).await?;
+        return Ok((attach.await?, shim, namespaces));
+    }
+    // Both run to their end even if one fails.
+    let (attached, started) = tokio::join!(attach, start);
+    let attached = attached?;
+    let (shim, namespaces) = started?;
+    Ok((attached, shim, namespaces))
 }
 
 fn ready(
@@ -223,6 +244,7 @@ fn ready(
         netns,
         ipc: namespaces.ipc,
         uts: namespaces.uts,
+        user: namespaces.user,
         pid: namespaces.pid,
         init_pid: namespaces.init_pid.unwrap_or(0),
     }
@@ -236,6 +258,7 @@ fn wanted_namespaces(
 ) -> Result<Wanted> {
     let config = &sandbox.fixed.config;
     let shared_pid = config.namespaces.pid == PodPid::Pod;
+    let users = config.security.userns.clone();
     let cgroup = match shared_pid {
         true => pods.node.cgroups_path(&config.cgroup_parent, sandbox.id().as_str())?,
         false => String::new(),
@@ -247,23 +270,33 @@ fn wanted_namespaces(
         host_uts: config.namespaces.network == PodOrHost::Host,
         shared_pid,
         cgroup,
-        netns: netns.map(Path::to_owned),
+        netns: netns.filter(|_| users.is_none()).map(Path::to_owned),
+        own_network: users.is_some() && netns.is_some(),
+        users,
     })
 }
 
 /// The pod's directory, only for root, with its /dev/shm. Blocks.
-fn make_directory(dir: &Path, shm_size: Option<u64>, label: Option<&str>) -> Result<()> {
+fn make_directory(
+    dir: &Path,
+    shm_size: Option<u64>,
+    label: Option<&str>,
+    users: Option<&UsernsOptions>,
+) -> Result<()> {
     use rustix::mount::{MountFlags, mount};
     for path in [dir, &dir.join("shim"), &dir.join("ctr"), &dir.join("shm")] {
         failpoint::step("run/directory", || {
             std::fs::create_dir_all(path).map_err(Error::io("create", path))
         })?;
     }
+    users::admit(dir, users)?;
     let Some(size) = shm_size else { return Ok(()) };
     let target = dir.join("shm");
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let context = label.map_or(String::new(), |label| format!(",context=\"{label}\""));
-    let options = std::ffi::CString::new(format!("mode=1777,size={size}{context}"))
+    let (uid, gid) = users.map_or((0, 0), UsernsOptions::root);
+    let owner = format!("uid={uid},gid={gid}");
+    let options = std::ffi::CString::new(format!("mode=1777,size={size},{owner}{context}"))
         .map_err(|err| Error::Internal(err.to_string()))?;
     failpoint::step("run/shm", || {
         mount("shm", &target, "tmpfs", flags, options.as_c_str())

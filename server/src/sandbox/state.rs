@@ -38,6 +38,9 @@ pub(crate) struct Ready {
     pub netns: Option<PathBuf>,
     pub ipc: Option<PathBuf>,
     pub uts: Option<PathBuf>,
+    /// The pod's own users.
+    #[serde(default)]
+    pub user: Option<PathBuf>,
     pub pid: Option<PathBuf>,
     /// The init of a shared pid namespace; 0: there is none.
     pub init_pid: u32,
@@ -82,6 +85,7 @@ mod tests {
             netns: None,
             ipc: None,
             uts: None,
+            user: None,
             pid: None,
             init_pid: 0,
         }

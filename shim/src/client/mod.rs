@@ -13,5 +13,5 @@ mod time;
 
 pub use connection::{Client, Driver, NAMESPACE, connect};
 pub use error::{Code, Error, Result};
-pub use sandbox::{CreateSandbox, Namespaces, Started};
-pub use task::{CreateTask, Exec, Exit, Options, Podwright, State, Status, Stdio};
+pub use sandbox::{CreateSandbox, IdMapping, Namespaces, Started};
+pub use task::{CreateTask, Exec, Exit, Options, Podwright, State, Status, Stdio, Users};

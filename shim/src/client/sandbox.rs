@@ -32,6 +32,23 @@ pub struct CreateSandbox {
     pub cgroup_path: String,
     /// The pod's network namespace; `None` for the host's.
     pub netns: Option<PathBuf>,
+    /// Of the pod's own user namespace; without both it has none.
+    pub uids: Vec<IdMapping>,
+    /// The same for groups.
+    pub gids: Vec<IdMapping>,
+    /// Whether its network namespace is made here, inside the user namespace.
+    pub own_network: bool,
+}
+
+/// A range of ids in a user namespace, and what they are outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdMapping {
+    /// The first one inside.
+    pub container: u32,
+    /// The first one outside.
+    pub host: u32,
+    /// How many there are.
+    pub length: u32,
 }
 
 /// Where a pod's namespaces are held; `None` is the host's.
@@ -47,6 +64,8 @@ pub struct Namespaces {
     pub user: Option<PathBuf>,
     /// The init of the shared pid namespace.
     pub init_pid: Option<u32>,
+    /// For the network, where it was made with the others.
+    pub net: Option<PathBuf>,
 }
 
 /// A sandbox that runs.
@@ -73,6 +92,9 @@ impl Client {
             shared_pid: sandbox.shared_pid,
             cgroup_path: sandbox.cgroup_path,
             netns_path: netns.clone(),
+            uids: sandbox.uids.iter().map(mapping).collect(),
+            gids: sandbox.gids.iter().map(mapping).collect(),
+            own_network: sandbox.own_network,
         };
         let request = wire::CreateSandboxRequest {
             sandbox_id: sandbox.id,
@@ -177,5 +199,11 @@ fn from_wire(namespaces: own::Namespaces) -> Namespaces {
         pid: path(namespaces.pid),
         user: path(namespaces.user),
         init_pid: (namespaces.init_pid != 0).then_some(namespaces.init_pid),
+        net: path(namespaces.net),
     }
+}
+
+fn mapping(mapping: &IdMapping) -> own::IdMapping {
+    let IdMapping { container, host, length } = *mapping;
+    own::IdMapping { container_id: container, host_id: host, length }
 }

@@ -84,6 +84,21 @@ pub struct Podwright {
     /// What is mounted beside the root file system, and where: an absolute path each. Only the OCI
     /// runtime sees it there.
     pub volumes: Vec<(Mount, PathBuf)>,
+    /// The pod's users; `None`: the host's.
+    pub users: Option<Users>,
+}
+
+/// A user namespace, as far as a container's files are concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Users {
+    /// Where the namespace is held.
+    pub namespace: PathBuf,
+    /// The directory that all layers lie below: what is mounted of it gets owners of the namespace.
+    pub mapped_root: PathBuf,
+    /// The namespace's root, as the host numbers it: whose the standard streams are.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
 }
 
 /// A further process in a container.
@@ -309,6 +324,10 @@ impl Podwright {
             pid_path: text(&self.pid_path),
             runtime_args: self.runtime_args.clone(),
             volumes: self.volumes.iter().map(volume).collect(),
+            user_namespace: text(&self.users.as_ref().map(|users| users.namespace.clone())),
+            mapped_root: text(&self.users.as_ref().map(|users| users.mapped_root.clone())),
+            io_uid: self.users.as_ref().map_or(0, |users| users.uid),
+            io_gid: self.users.as_ref().map_or(0, |users| users.gid),
         }
     }
 }

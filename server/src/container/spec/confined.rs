@@ -146,6 +146,13 @@ fn namespaces(fixture: &Fixture, linux: &Linux) -> Result<(), String> {
             return Err(format!("no namespace {kind:?} of the pod"));
         }
     }
+    // The pod's users, and what they are on the host, or the host's own.
+    let maps = [linux.uid_mappings(), linux.gid_mappings()];
+    let users = maps.iter().all(|map| map.as_ref().is_some_and(|map| !map.is_empty()));
+    let mapped = place.user.is_some() && has(LinuxNamespaceType::User, place.user.as_deref());
+    if (place.users.is_some() || users) && !(users && mapped) {
+        return Err("the pod's users are the host's".into());
+    }
     Ok(())
 }
 
@@ -159,7 +166,12 @@ fn mounts(fixture: &Fixture, spec: &Spec) -> Result<(), String> {
         }
         let source = mount.source().as_deref().unwrap_or(Path::new(""));
         let shm = place.host_ipc && source == Path::new("/dev/shm");
-        if !(sources.iter().any(|one| one == source) || source.starts_with(&place.dir) || shm) {
+        let options = mount.options().as_deref().unwrap_or_default();
+        let read_only = options.iter().any(|option| option == "ro");
+        let sys = place.users.is_some() && place.host_network && read_only;
+        let sys = sys && source == Path::new("/sys");
+        let ours = source.starts_with(&place.dir) || shm || sys;
+        if !(ours || sources.iter().any(|one| one == source)) {
             return Err(format!("{source:?} of the host was not asked for"));
         }
     }

@@ -116,7 +116,7 @@ pub(crate) fn config() -> ContainerConfig {
     }
 }
 
-fn place() -> Place {
+pub(crate) fn place() -> Place {
     Place {
         sandbox_id: "5a".repeat(32),
         sandbox_name: "web-7d9".into(),
@@ -136,6 +136,8 @@ fn place() -> Place {
         uts: Some("/proc/77/fd/6".into()),
         pid: None,
         selinux: None,
+        user: None,
+        users: None,
         dir: "/run/podwright/pods/5a".into(),
     }
 }

@@ -5,7 +5,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::super::config::{
-    EnvVar, GroupsPolicy, PidMode, Propagation, Resources, SecurityProfile,
+    EnvVar, GroupsPolicy, IdMapping, PidMode, Propagation, Resources, SecurityProfile,
+    UsernsOptions,
 };
 use super::confined::{MARK, confined};
 use super::fixture::{Fixture, device, mount, plain};
@@ -129,6 +130,7 @@ prop_compose! {
         command in vec(hostile().prop_filter("parsed away", |t| !t.contains('\0')), 0..2),
         value in vec(1u8.., 0..6),
         (v2, systemd, shared) in any::<(bool, bool, bool)>(),
+        (users, host_network) in any::<(bool, bool)>(),
     ) -> Fixture {
         let mut fixture = plain();
         fixture.image = image;
@@ -146,6 +148,15 @@ prop_compose! {
         fixture.config.mounts = targets.iter().map(|target| mount("/vol", target)).collect();
         if let (true, Some(mount)) = (shared, fixture.config.mounts.first_mut()) {
             mount.propagation = Propagation::Bidirectional;
+        }
+        if users {
+            let ids = vec![IdMapping { host_id: 65_536, container_id: 0, length: 65_536 }];
+            fixture.place.users = Some(UsernsOptions { uids: ids.clone(), gids: ids });
+            fixture.place.user = Some("/run/podwright/pods/5a/user".into());
+            fixture.config.security.userns.clone_from(&fixture.place.users);
+        }
+        if host_network {
+            (fixture.place.host_network, fixture.place.netns) = (true, None);
         }
         fixture.node.cgroup_v2 = v2;
         if systemd {

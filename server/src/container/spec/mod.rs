@@ -5,7 +5,7 @@
 //!
 //! Invariants, each held by a property test: the container's cgroup lies below its pod's; no capability but the
 //! defaults, those asked for, and never one that we lack; nothing an image config says becomes a host path, an
-//! annotation or a label. What the CRI can ask and we cannot do yet is refused in `unsupported.rs`, never ignored.
+//! annotation or a label. What a node cannot give is refused in `unsupported.rs`, never ignored.
 
 mod annotations;
 mod base;
@@ -35,7 +35,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, LinuxSeccomp, Root, Spec};
+use oci_spec::runtime::{Linux, LinuxBlockIo, LinuxIntelRdt, LinuxSeccomp, Root, Spec};
 
 use super::config::{ContainerConfig, SecurityProfile};
 use super::place::Place;
@@ -96,6 +96,9 @@ pub(crate) struct Facts {
     pub labels: Option<Labels>,
     /// The pid namespace of the container that pid mode TARGET names.
     pub target_pid: Option<PathBuf>,
+    /// The classes of service that annotations name, where the node has them.
+    pub rdt_class: Option<String>,
+    pub block_io: Option<LinuxBlockIo>,
     /// What the CDI devices change.
     pub cdi: Edits,
     /// What the OCI runtime can do.
@@ -117,6 +120,12 @@ pub(crate) fn build(input: &Input<'_>) -> Result<Spec> {
     }
     if facts.mount_sources.len() != config.mounts.len() {
         return Err(Error::Internal("mounts and their sources differ in number".into()));
+    }
+    if config.security.userns != place.users {
+        return Err(Error::invalid(
+            "linux.security_context.namespace_options.userns_options",
+            "differs from the sandbox's",
+        ));
     }
     let caps = caps::Sets::of(&config.security, node.capabilities)?;
     let identity = identity::resolve(&config.security, &input.image.user, &facts.accounts)?;
@@ -140,6 +149,18 @@ pub(crate) fn build(input: &Input<'_>) -> Result<Spec> {
         .set_rootfs_propagation(propagation.map(str::to_owned))
         .set_masked_paths(Some(unless_privileged(config, &config.security.masked_paths)))
         .set_readonly_paths(Some(unless_privileged(config, &config.security.readonly_paths)));
+
+    if let Some(users) = &place.users {
+        linux
+            .set_uid_mappings(Some(namespaces::ids(&users.uids)))
+            .set_gid_mappings(Some(namespaces::ids(&users.gids)));
+    }
+
+    if let Some(class) = &facts.rdt_class {
+        let mut rdt = LinuxIntelRdt::default();
+        rdt.set_clos_id(Some(class.clone()));
+        linux.set_intel_rdt(Some(rdt));
+    }
 
     let mut spec = Spec::default();
     spec.set_version(SPEC_VERSION.into())

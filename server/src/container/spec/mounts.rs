@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
-use super::super::config::{self, Propagation};
-use super::Input;
+use super::super::config::{self, Propagation, UsernsOptions};
+use super::{Input, namespaces};
 use crate::error::{Error, Result};
 
 /// Bind mount options that the CRI's `mount_options` may hold: those that restrict or tune this mount alone.
@@ -24,6 +24,9 @@ pub(crate) const MOUNT_OPTIONS: [&str; 13] = [
     "diratime",
     "nosymfollow",
 ];
+
+/// The group of terminals, as every distribution has it.
+const TTY: u32 = 5;
 
 /// All mounts, and the propagation that the root needs for them.
 pub(super) fn all(input: &Input<'_>) -> Result<(Vec<Mount>, Option<&'static str>)> {
@@ -50,17 +53,24 @@ fn system(input: &Input<'_>) -> Vec<Mount> {
     let host_cgroup_namespace = input.node.cgroup_v2 && privileged;
     let extra: &[String] = if host_cgroup_namespace { &input.node.cgroup2_options } else { &[] };
     let cgroup: Vec<&str> = cgroup.into_iter().chain(extra.iter().map(String::as_str)).collect();
+    // Terminals belong to group 5, where the pod has one.
+    let has_tty = |users: &UsernsOptions| users.gids.iter().any(|gids| gids.length > TTY);
+    let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if input.place.users.as_ref().is_none_or(has_tty) {
+        pts.push("gid=5");
+    }
+    // A sysfs belongs to a network, and one that is not the pod's own cannot be mounted by its users.
+    let host_sys = input.place.users.is_some() && input.place.host_network;
+    let sys = match host_sys {
+        true => bind(Path::new("/sys"), "/sys", &["nosuid", "noexec", "nodev", "rslave", "ro"]),
+        false => mount("sysfs", "sysfs", "/sys", &["nosuid", "noexec", "nodev", access]),
+    };
     vec![
         mount("proc", "proc", "/proc", &["nosuid", "noexec", "nodev"]),
         mount("tmpfs", "tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount(
-            "devpts",
-            "devpts",
-            "/dev/pts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        mount("devpts", "devpts", "/dev/pts", &pts),
         mount("mqueue", "mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("sysfs", "sysfs", "/sys", &["nosuid", "noexec", "nodev", access]),
+        sys,
         mount("cgroup", "cgroup", "/sys/fs/cgroup", &cgroup),
     ]
 }
@@ -125,7 +135,21 @@ fn given(input: &Input<'_>, i: usize, asked: &config::Mount) -> Result<Mount> {
             }
         }
     }
-    Ok(bind(&input.facts.mount_sources[i], &asked.container_path, &options))
+    let mut mount = bind(&input.facts.mount_sources[i], &asked.container_path, &options);
+    // Images are mounted with the pod's owners before the runtime sees them.
+    let mapped = !asked.uid_mappings.is_empty() && asked.image.is_none();
+    if mapped && !input.facts.runtime.user_namespaces {
+        return Err(Error::Unsupported(format!(
+            "mounts[{i}]: the runtime handler cannot map the owners of {:?}",
+            asked.host_path
+        )));
+    }
+    if mapped {
+        mount
+            .set_uid_mappings(Some(namespaces::ids(&asked.uid_mappings)))
+            .set_gid_mappings(Some(namespaces::ids(&asked.gid_mappings)));
+    }
+    Ok(mount)
 }
 
 fn bind(source: &Path, target: &str, options: &[&str]) -> Mount {

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+use oci_spec::runtime::{
+    LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType,
+};
 
-use super::super::config::PidMode;
+use super::super::config::{IdMapping, PidMode};
 use super::Input;
 use crate::error::{Error, Result};
 
@@ -17,6 +19,7 @@ pub(super) fn all(input: &Input<'_>) -> Result<Vec<LinuxNamespace>> {
         (LinuxNamespaceType::Network, &place.netns),
         (LinuxNamespaceType::Ipc, &place.ipc),
         (LinuxNamespaceType::Uts, &place.uts),
+        (LinuxNamespaceType::User, &place.user),
     ] {
         if let Some(path) = path {
             all.push(namespace(kind, Some(path.clone())));
@@ -53,6 +56,19 @@ fn pid(input: &Input<'_>) -> Result<Option<Option<PathBuf>>> {
             }
         },
     }
+}
+
+/// The ids of the pod's user namespace, where it has one.
+pub(super) fn ids(of: &[IdMapping]) -> Vec<LinuxIdMapping> {
+    let mapping = |one: &IdMapping| {
+        let mapping = LinuxIdMappingBuilder::default()
+            .container_id(one.container_id)
+            .host_id(one.host_id)
+            .size(one.length);
+        // All that can be missing is there.
+        mapping.build().unwrap_or_default()
+    };
+    of.iter().map(mapping).collect()
 }
 
 fn namespace(kind: LinuxNamespaceType, path: Option<PathBuf>) -> LinuxNamespace {

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 pub(super) fn with_devices(input: &Input<'_>) -> Result<LinuxResources> {
     let mut all = limits(&input.config.resources, input.node)?;
     all.set_devices(Some(devices::cgroup_rules(input)));
+    all.set_block_io(input.facts.block_io.clone());
     Ok(all)
 }
 
@@ -83,6 +84,12 @@ pub(crate) fn merge(old: &Resources, update: &Resources) -> Resources {
             None => hugepage_limits.push(new.clone()),
         }
     }
+    // Where swap was bounded by the memory limit alone, it goes on being so.
+    let follows = old.memory_swap_limit_in_bytes == old.memory_limit_in_bytes;
+    let swap = match update.memory_swap_limit_in_bytes {
+        0 if follows => update.memory_limit_in_bytes,
+        said => said,
+    };
     Resources {
         cpu_period: number(old.cpu_period, update.cpu_period),
         cpu_quota: number(old.cpu_quota, update.cpu_quota),
@@ -93,9 +100,6 @@ pub(crate) fn merge(old: &Resources, update: &Resources) -> Resources {
         cpuset_mems: text(&old.cpuset_mems, &update.cpuset_mems),
         hugepage_limits,
         unified,
-        memory_swap_limit_in_bytes: number(
-            old.memory_swap_limit_in_bytes,
-            update.memory_swap_limit_in_bytes,
-        ),
+        memory_swap_limit_in_bytes: number(old.memory_swap_limit_in_bytes, swap),
     }
 }

@@ -269,6 +269,15 @@ fn updates_change_only_what_they_name() {
     assert_eq!((new.cpu_quota, new.cpu_shares, new.cpuset_cpus.as_str()), (-1, 512, "0-1"));
     assert_eq!(new.unified.len(), 2);
     assert_eq!(resources::merge(&new, &update), new);
+    for (swap, expected) in [(0, 0), (7, 9), (8, 8), (-1, -1)] {
+        let old = Resources {
+            memory_limit_in_bytes: 7,
+            memory_swap_limit_in_bytes: swap,
+            ..Resources::default()
+        };
+        let update = Resources { memory_limit_in_bytes: 9, ..Resources::default() };
+        assert_eq!(resources::merge(&old, &update).memory_swap_limit_in_bytes, expected);
+    }
 }
 
 #[test]

@@ -122,6 +122,11 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
             return Err(Error::invalid(format!("mount_options[{i}]"), reason));
         }
     }
+    let (uid_mappings, gid_mappings) =
+        (id_mappings(&mount.uid_mappings), id_mappings(&mount.gid_mappings));
+    if uid_mappings.is_empty() != gid_mappings.is_empty() {
+        return Err(Error::invalid("uidMappings", "and gidMappings go together"));
+    }
     Ok(Mount {
         container_path: mount.container_path,
         host_path: mount.host_path,
@@ -131,8 +136,8 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         propagation,
         image,
         image_sub_path: mount.image_sub_path,
-        uid_mappings: id_mappings(&mount.uid_mappings),
-        gid_mappings: id_mappings(&mount.gid_mappings),
+        uid_mappings,
+        gid_mappings,
         mount_options: mount.mount_options,
     })
 }

@@ -29,6 +29,8 @@ pub(super) struct Held {
     ipc: Option<OwnedFd>,
     uts: Option<OwnedFd>,
     pid: Option<OwnedFd>,
+    user: Option<OwnedFd>,
+    net: Option<OwnedFd>,
     init: Option<Init>,
 }
 
@@ -50,7 +52,8 @@ impl Held {
             ipc: path(&self.ipc),
             uts: path(&self.uts),
             pid: path(&self.pid),
-            user: String::new(),
+            user: path(&self.user),
+            net: path(&self.net),
             init_pid: self.init.as_ref().map_or(0, |init| init.pid),
         }
     }
@@ -86,7 +89,9 @@ impl Drop for Held {
 
 /// Makes what the options ask for.
 pub(super) async fn make(pod: &Pod, options: &SandboxOptions) -> Result<Held, Failure> {
-    if options.host_ipc && options.host_uts && !options.shared_pid && options.sysctls.is_empty() {
+    let users = !options.uids.is_empty() || !options.gids.is_empty();
+    let none = options.host_ipc && options.host_uts && !options.shared_pid && !users;
+    if none && !options.own_network && options.sysctls.is_empty() {
         return Ok(Held::default());
     }
     let complaints = scratch(&pod.dir, "namespaces");
@@ -126,6 +131,8 @@ async fn run(pod: &Pod, options: &SandboxOptions, complaints: &Path) -> io::Resu
         ipc: namespace(!options.host_ipc, "ipc")?,
         uts: namespace(!options.host_uts, "uts")?,
         pid: None,
+        user: namespace(!options.uids.is_empty() || !options.gids.is_empty(), "user")?,
+        net: namespace(options.own_network, "net")?,
         init: None,
     };
     if options.shared_pid {

@@ -140,7 +140,13 @@ pub(crate) fn status(
         answer.created_at = Some(timestamp(*since));
         if request.verbose {
             let paths = held.paths();
-            let named = [("ipc", paths.ipc), ("uts", paths.uts), ("pid", paths.pid)];
+            let named = [
+                ("ipc", paths.ipc),
+                ("uts", paths.uts),
+                ("pid", paths.pid),
+                ("user", paths.user),
+                ("net", paths.net),
+            ];
             answer.info = named.into_iter().map(|(name, path)| (name.to_owned(), path)).collect();
             answer.info.insert("init_pid".into(), paths.init_pid.to_string());
         }

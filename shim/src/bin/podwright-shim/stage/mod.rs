@@ -7,7 +7,9 @@
 //! * `stage-runtime`: a mount namespace with the root file system in it, then the OCI runtime
 //! * `stage-namespaces`: makes the pod's namespaces and waits until the shim holds them
 //! * `stage-pid-init`: becomes the init of a shared pid namespace
+//! * `stage-map-ids`: says what the ids of its parent's new user namespace are
 
+mod map_ids;
 mod mounts;
 mod namespaces;
 mod pid_init;
@@ -17,10 +19,10 @@ mod sysctl;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use api::podwright::SandboxOptions;
+use api::podwright::{IdMapping, SandboxOptions};
 use api::types::Mount;
 
 use crate::sys;
@@ -30,6 +32,7 @@ pub(crate) const NAME: &str = "podwright-shim";
 const RUNTIME: &str = "stage-runtime";
 const NAMESPACES: &str = "stage-namespaces";
 const PID_INIT: &str = "stage-pid-init";
+const MAP_IDS: &str = "stage-map-ids";
 
 /// Runs a stage, if that is what the command line asks for. Does not return then.
 pub(crate) fn run_if_asked() {
@@ -39,6 +42,7 @@ pub(crate) fn run_if_asked() {
         Some(RUNTIME) => runtime::run,
         Some(NAMESPACES) => namespaces::run,
         Some(PID_INIT) => pid_init::run,
+        Some(MAP_IDS) => map_ids::run,
         _ => return,
     };
     // Standard streams are the stage's; everything else was not meant for it.
@@ -62,11 +66,13 @@ pub(crate) struct Scene<'a> {
     pub(crate) rootfs: &'a Path,
     /// Each goes to its own target.
     pub(crate) volumes: &'a [Mount],
+    /// A user namespace, and the directory whose files get owners of it.
+    pub(crate) users: Option<&'a (PathBuf, PathBuf)>,
 }
 
 impl Default for Scene<'_> {
     fn default() -> Self {
-        Self { mounts: &[], rootfs: Path::new(""), volumes: &[] }
+        Self { mounts: &[], rootfs: Path::new(""), volumes: &[], users: None }
     }
 }
 
@@ -90,6 +96,9 @@ pub(crate) fn runtime(
         command.arg("--oom-score").arg(score.to_string());
     }
     command.arg("--rootfs").arg(scene.rootfs);
+    if let Some((namespace, root)) = scene.users {
+        command.arg("--users").args([namespace, root]);
+    }
     for (flag, mounts) in [("--mount", scene.mounts), ("--volume", scene.volumes)] {
         for mount in mounts {
             command.arg(flag).args([&mount.r#type, &mount.source, &mount.target]);
@@ -122,8 +131,12 @@ fn die_with_parent() -> io::Result<()> {
 /// stays until its standard input ends.
 pub(crate) fn namespaces(options: &SandboxOptions) -> Command {
     let mut command = ourselves(NAMESPACES);
-    let flags =
-        [(!options.host_ipc, "--ipc"), (!options.host_uts, "--uts"), (options.shared_pid, "--pid")];
+    let flags = [
+        (!options.host_ipc, "--ipc"),
+        (!options.host_uts, "--uts"),
+        (options.shared_pid, "--pid"),
+        (options.own_network, "--net"),
+    ];
     command.args(flags.into_iter().filter(|(wanted, _)| *wanted).map(|(_, flag)| flag));
     if !options.host_uts && !options.hostname.is_empty() {
         command.args(["--hostname", &options.hostname]);
@@ -133,6 +146,11 @@ pub(crate) fn namespaces(options: &SandboxOptions) -> Command {
     }
     if !options.cgroup_path.is_empty() {
         command.args(["--cgroup", &options.cgroup_path]);
+    }
+    for (flag, mappings) in [("--uids", &options.uids), ("--gids", &options.gids)] {
+        for IdMapping { container_id, host_id, length } in mappings {
+            command.args([flag, &format!("{container_id} {host_id} {length}")]);
+        }
     }
     for (name, value) in &options.sysctls {
         command.args(["--sysctl", name, value]);

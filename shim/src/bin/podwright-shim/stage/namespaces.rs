@@ -6,9 +6,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::process::Stdio;
 
+use rustix::process::{Gid, Uid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::map_ids::Ids;
 use super::{PID_INIT, ourselves, sysctl};
+use crate::cgroup::Leaf;
 use crate::sys;
 
 #[derive(Default)]
@@ -16,6 +19,8 @@ struct Orders {
     ipc: bool,
     uts: bool,
     pid: bool,
+    net: bool,
+    ids: Ids,
     hostname: Option<String>,
     netns: Option<String>,
     cgroup: Option<String>,
@@ -30,7 +35,13 @@ pub(super) fn run(arguments: &[OsString]) -> Result<(), String> {
 fn make(orders: &Orders) -> Result<(), String> {
     let what = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     super::die_with_parent().map_err(what("parent"))?;
+    if orders.ids.wanted() {
+        enter_users(orders)?;
+        // What ends us with our parent was forgotten with the change of users.
+        super::die_with_parent().map_err(what("parent"))?;
+    }
     let wanted = [
+        (orders.net, libc::CLONE_NEWNET),
         (orders.ipc, libc::CLONE_NEWIPC),
         (orders.uts, libc::CLONE_NEWUTS),
         (orders.pid, libc::CLONE_NEWPID),
@@ -41,7 +52,11 @@ fn make(orders: &Orders) -> Result<(), String> {
         rustix::system::sethostname(hostname.as_bytes())
             .map_err(|error| format!("hostname {hostname:?}: {error}"))?;
     }
-    let owned = sysctl::Owned { ipc: orders.ipc, uts: orders.uts, net: orders.netns.is_some() };
+    let owned = sysctl::Owned {
+        ipc: orders.ipc,
+        uts: orders.uts,
+        net: orders.net || orders.netns.is_some(),
+    };
     // Those of the network are written from inside of it; /proc/sys shows the opener's.
     if let Some(netns) = &orders.netns {
         let file = File::open(netns).map_err(|error| format!("{netns}: {error}"))?;
@@ -58,10 +73,36 @@ fn make(orders: &Orders) -> Result<(), String> {
     Ok(())
 }
 
+/// Makes a user namespace and becomes its root. Everything made from here on belongs to it.
+fn enter_users(orders: &Orders) -> Result<(), String> {
+    let what =
+        |what: &'static str| move |error: io::Error| format!("user namespace: {what}: {error}");
+    // Its root cannot put the init there any more, so the init starts there.
+    if let Some(path) = orders.cgroup.as_ref().filter(|_| orders.pid) {
+        Leaf::new(path).and_then(|leaf| leaf.enter()).map_err(what("cgroup"))?;
+    }
+    let mut writer = orders.ids.writer().spawn().map_err(what("start"))?;
+    sys::unshare(libc::CLONE_NEWUSER).map_err(what("unshare"))?;
+    drop(writer.stdin.take());
+    if !writer.wait().map_err(what("ids"))?.success() {
+        // It has said why.
+        return Err(String::new());
+    }
+    let (user, group) = (Uid::ROOT, Gid::ROOT);
+    let become_root = || {
+        rustix::thread::set_thread_groups(&[])?;
+        rustix::thread::set_thread_res_gid(group, group, group)?;
+        rustix::thread::set_thread_res_uid(user, user, user)
+    };
+    become_root().map_err(|error| what("root")(error.into()))
+}
+
 /// Starts the first process of the new pid namespace and waits until it is what it is to be.
 fn start_init(orders: &Orders) -> Result<u32, String> {
     let mut command = ourselves(PID_INIT);
-    if let Some(cgroup) = &orders.cgroup {
+    if let Some(cgroup) = &orders.cgroup
+        && !orders.ids.wanted()
+    {
         command.args(["--cgroup", cgroup]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -87,6 +128,9 @@ fn parse(arguments: &[OsString]) -> Option<Orders> {
             "--ipc" => orders.ipc = true,
             "--uts" => orders.uts = true,
             "--pid" => orders.pid = true,
+            "--net" => orders.net = true,
+            "--uids" => orders.ids.users.push(next()?),
+            "--gids" => orders.ids.groups.push(next()?),
             "--hostname" => orders.hostname = Some(next()?),
             "--netns" => orders.netns = Some(next()?),
             "--cgroup" => orders.cgroup = Some(next()?),

@@ -44,6 +44,7 @@ fn prepare(cgroup: Option<&str>) -> Result<OwnedFd, String> {
     // Until it can be found in its cgroup, it ends with the stage that started it, and that with the shim.
     super::die_with_parent().map_err(what("parent"))?;
     let program = sealed(PROGRAM).map_err(what("memory file"))?;
+    let nobody = nobody();
     if let Some(path) = cgroup {
         Leaf::new(path).and_then(|leaf| leaf.enter()).map_err(what("cgroup"))?;
     }
@@ -51,7 +52,7 @@ fn prepare(cgroup: Option<&str>) -> Result<OwnedFd, String> {
     empty_root().map_err(what("root"))?;
     rustix::process::set_parent_process_death_signal(None)
         .map_err(|error| what("parent")(error.into()))?;
-    drop_privileges().map_err(what("privileges"))?;
+    drop_privileges(nobody).map_err(what("privileges"))?;
     for fd in [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()] {
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
             .map_err(|error| what("descriptors")(error.into()))?;
@@ -87,14 +88,25 @@ fn empty_root() -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
-fn drop_privileges() -> io::Result<()> {
+/// Nobody's id; in a user namespace that does not reach so far, its last one.
+fn nobody() -> u32 {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let ranges = map.lines().filter_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(|number| number.parse::<u32>().ok());
+        let (first, _, length) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        first.checked_add(length.checked_sub(1)?)
+    });
+    ranges.max().map_or(NOBODY, |last| last.min(NOBODY))
+}
+
+fn drop_privileges(nobody: u32) -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     for capability in CapabilitySet::all().iter() {
         // Those newer than the kernel are refused.
         let _ = rustix::thread::remove_capability_from_bounding_set(capability);
     }
     rustix::thread::clear_ambient_capability_set()?;
-    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    let (user, group) = (Uid::from_raw(nobody), Gid::from_raw(nobody));
     rustix::thread::set_thread_groups(&[])?;
     rustix::thread::set_thread_res_gid(group, group, group)?;
     rustix::thread::set_thread_res_uid(user, user, user)?;

@@ -10,7 +10,7 @@ use std::process::Command;
 use api::types::Mount;
 use rustix::fs::Mode;
 
-use super::mounts;
+use super::mounts::{self, Users};
 use crate::sys;
 
 #[derive(Default)]
@@ -18,6 +18,7 @@ struct Orders {
     score: Option<String>,
     report: PathBuf,
     rootfs: PathBuf,
+    users: Option<Users>,
     mounts: Vec<Mount>,
     volumes: Vec<Mount>,
     line: Vec<OsString>,
@@ -39,11 +40,18 @@ fn become_runtime(orders: &Orders) -> String {
         return format!("oom_score_adj: {error}");
     }
     if !(orders.mounts.is_empty() && orders.volumes.is_empty()) {
-        if let Err(error) = mounts::assemble(&orders.mounts, &orders.rootfs) {
+        let mapped = match mounts::enter(&orders.rootfs, orders.users.as_ref()) {
+            Ok(mapped) => mapped,
+            Err(error) => return format!("root file system: {error}"),
+        };
+        if let Err(error) = mounts::assemble(&orders.mounts, &orders.rootfs, mapped.as_ref()) {
             return format!("root file system: {error}");
         }
-        if let Err(error) = mounts::add(&orders.volumes) {
+        if let Err(error) = mounts::add(&orders.volumes, mapped.as_ref()) {
             return format!("volume: {error}");
+        }
+        if let Err(error) = mapped.map_or(Ok(()), mounts::Mapped::done) {
+            return format!("root file system: {error}");
         }
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -64,6 +72,10 @@ fn parse(arguments: &[OsString]) -> Option<Orders> {
             "--oom-score" => orders.score = Some(text(rest.next())?),
             "--report" => orders.report = rest.next()?.into(),
             "--rootfs" => orders.rootfs = rest.next()?.into(),
+            "--users" => {
+                let (namespace, root) = (rest.next()?.into(), rest.next()?.into());
+                orders.users = Some(Users { namespace, root });
+            }
             flag @ ("--mount" | "--volume") => {
                 let mut mount = Mount {
                     r#type: text(rest.next())?,

@@ -222,6 +222,7 @@ impl Plan<'_> {
             mounts: &request.rootfs,
             rootfs: &rootfs,
             volumes: &self.options.volumes,
+            users: self.options.users.as_ref(),
         };
         let mut command: Command = stage::runtime(pod.restore_score, &scene, &log, &line);
         command.current_dir(self.bundle).stdin(ends.stdin).stdout(ends.stdout).stderr(ends.stderr);

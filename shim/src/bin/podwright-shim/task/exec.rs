@@ -91,7 +91,8 @@ pub(super) async fn start(
 }
 
 async fn run(pod: &Rc<Pod>, task: &Task, exec: &Exec) -> Result<Process, Failure> {
-    let opened = Streams::open(&exec.names, Extras::default(), &pod.logger).await;
+    let extras = Extras { owner: task.options.owner, ..Extras::default() };
+    let opened = Streams::open(&exec.names, extras, &pod.logger).await;
     let (streams, ends) = opened.map_err(Failure::io("exec streams"))?;
     let console = match exec.names.terminal {
         true => Some(ConsoleListener::new(&pod.dir).map_err(Failure::io("console socket"))?),

@@ -26,6 +26,10 @@ pub(super) struct Options {
     pub(super) no_new_keyring: bool,
     /// Mounted beside the root file system.
     pub(super) volumes: Vec<Mount>,
+    /// The pod's user namespace, and below what files get its owners.
+    pub(super) users: Option<(PathBuf, PathBuf)>,
+    /// Whose the standard streams are; `None`: ours.
+    pub(super) owner: Option<(u32, u32)>,
 }
 
 /// Reads whichever options came with a Create.
@@ -55,13 +59,16 @@ fn from_podwright(options: CreateOptions) -> Result<(Runtime, Options, Extras), 
         systemd_cgroup: options.systemd_cgroup,
         arguments: options.runtime_args,
     };
+    let owner = Some((options.io_uid, options.io_gid)).filter(|ids| *ids != (0, 0));
     let paths = Options {
+        users: path(&options.user_namespace).zip(path(&options.mapped_root)),
+        owner,
         exit_path: path(&options.exit_path),
         pid_path: path(&options.pid_path),
         volumes: options.volumes,
         ..Options::default()
     };
-    let extras = Extras { log, stdin: options.stdin, stdin_once: options.stdin_once };
+    let extras = Extras { log, stdin: options.stdin, stdin_once: options.stdin_once, owner };
     Ok((runtime, paths, extras))
 }
 
@@ -75,9 +82,11 @@ fn from_runc(options: &runc::Options, namespace: &str) -> (Runtime, Options, Ext
     let options = Options {
         no_pivot: options.no_pivot_root,
         no_new_keyring: options.no_new_keyring,
+        owner: Some((options.io_uid, options.io_gid)).filter(|ids| *ids != (0, 0)),
         ..Options::default()
     };
-    (runtime, options, Extras::default())
+    let extras = Extras { owner: options.owner, ..Extras::default() };
+    (runtime, options, extras)
 }
 
 fn path(text: &str) -> Option<PathBuf> {

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Gid, Uid};
 
 use super::console::ConsoleListener;
 use crate::log::{self, Log, Logger, Stream};
@@ -45,6 +46,8 @@ pub(crate) struct Extras {
     pub(crate) stdin: bool,
     /// Standard input ends with the first that was attached to it.
     pub(crate) stdin_once: bool,
+    /// Who may open the process's ends anew, as `/dev/stdout`; `None`: root.
+    pub(crate) owner: Option<(u32, u32)>,
 }
 
 /// The process's ends, for the runtime's command line.
@@ -64,6 +67,7 @@ pub(crate) struct Streams {
     terminal: RefCell<Option<OwnedFd>>,
     log: Option<Log>,
     stdin_once: bool,
+    owner: Option<(u32, u32)>,
     copied: Rc<Once<()>>,
     /// What the last copy to a reader of output is at.
     copying: Rc<Progress>,
@@ -95,7 +99,8 @@ impl Streams {
         extras: Extras,
         logger: &Rc<Logger>,
     ) -> io::Result<(Self, Ends)> {
-        let mut streams = Self { stdin_once: extras.stdin_once, ..Self::default() };
+        let mut streams =
+            Self { stdin_once: extras.stdin_once, owner: extras.owner, ..Self::default() };
         if let Some((path, max_line)) = extras.log {
             streams.log = Some(logger.open(path, max_line).await?);
         }
@@ -113,20 +118,29 @@ impl Streams {
         if pipe && name.is_empty() {
             let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
             *self.stdin.borrow_mut() = Some(write);
-            return Ok(read.into());
+            return self.owned(read);
         }
         if name.is_empty() {
             return Ok(Stdio::null());
         }
         *self.stdin.borrow_mut() = Some(both_ends(Path::new(name))?);
-        Ok(File::open(name)?.into())
+        self.owned(File::open(name)?.into())
+    }
+
+    /// An end for the process.
+    fn owned(&self, end: OwnedFd) -> io::Result<Stdio> {
+        if let Some((user, group)) = self.owner {
+            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+            rustix::fs::fchown(&end, Some(user), Some(group))?;
+        }
+        Ok(end.into())
     }
 
     async fn output(&self, name: &str, stream: Stream) -> io::Result<Stdio> {
         if let Some(log) = &self.log {
             let (read, write) = log::pipe()?;
             log.attach(stream, read).await?;
-            return Ok(write.into());
+            return self.owned(write);
         }
         match (name, name.strip_prefix("file://")) {
             ("", _) => Ok(Stdio::null()),
@@ -135,7 +149,7 @@ impl Streams {
             }
             (path, None) => {
                 self.held.borrow_mut().push(both_ends(Path::new(path))?);
-                Ok(OpenOptions::new().write(true).open(path)?.into())
+                self.owned(OpenOptions::new().write(true).open(path)?.into())
             }
         }
     }
