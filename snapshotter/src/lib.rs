@@ -52,6 +52,7 @@ mod layer;
 pub mod mount;
 #[cfg(feature = "unpack")]
 mod probe;
+#[cfg(feature = "unpack")]
 mod proofs;
 #[cfg(feature = "unpack")]
 mod snapshot;

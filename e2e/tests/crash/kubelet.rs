@@ -167,7 +167,15 @@ impl<'n> Life<'n> {
         self.note_end();
         self.node.revive()?;
         if let Some((id, started_at)) = self.runs.as_ref().filter(|_| !self.stopping) {
-            let status = self.node.world.container_status(id);
+            let mut status = self.node.world.container_status(id);
+            // The second kill may come as soon as it serves: then there is nobody to say how the container fares.
+            for _ in 0..TRIES {
+                if status.is_ok() || self.node.world.daemon_answers() {
+                    break;
+                }
+                self.node.revive()?;
+                status = self.node.world.container_status(id);
+            }
             let same = status.as_ref().is_ok_and(|status| {
                 status.state() == ContainerState::ContainerRunning
                     && status.started_at == *started_at

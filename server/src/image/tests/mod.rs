@@ -99,7 +99,7 @@ impl Node {
 
     async fn pull_as(&self, name: &str, credentials: Credentials) -> Result<Digest, Shared> {
         let pull = self.images.pull(name, credentials).unwrap();
-        tokio::time::timeout(Duration::from_secs(60), pull).await.expect("the pull hangs")
+        tokio::time::timeout(Duration::from_secs(180), pull).await.expect("the pull hangs")
     }
 
     /// The text of the error that a pull ends with.
