@@ -8,13 +8,12 @@ mod reading;
 mod table;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use api::cri::v1 as cri;
 use tonic::Status;
 
-use super::stats::{disk, is_running};
-use crate::container::{Container, stats as container_stats};
+use super::stats::{disk, with_running};
+use crate::container::Container;
 use crate::sandbox::stats as sandbox_stats;
 use crate::sandbox::{Pods, Sandbox};
 use crate::telemetry::blocking;
@@ -40,24 +39,11 @@ pub(super) fn descriptors() -> Vec<cri::MetricDescriptor> {
 
 /// The series of all pods that are ready and containers that run.
 pub(super) async fn list(pods: &Arc<Pods>) -> Result<Vec<cri::PodSandboxMetrics>, Status> {
-    let began = Instant::now();
-    let mut containers = pods.containers();
-    containers.retain(|one| is_running(one));
-    container_stats::count(&pods.node, &containers).await;
-    let mut each: Vec<(Arc<Sandbox>, Vec<Arc<Container>>)> = pods
-        .sandboxes()
-        .into_iter()
-        .filter(|sandbox| sandbox.ready().is_some())
-        .map(|sandbox| (sandbox, Vec::new()))
-        .collect();
-    // Both are in the order of their keys, and a container's sandbox is found by search.
-    for container in containers {
-        let wanted = &container.fixed.sandbox_id;
-        if let Ok(at) = each.binary_search_by(|(sandbox, _)| sandbox.id().cmp(wanted)) {
-            each[at].1.push(container);
-        }
-    }
-    let whole = Arc::new(Disk::read(&disk(pods)));
+    let mut ready = pods.sandboxes();
+    ready.retain(|sandbox| sandbox.ready().is_some());
+    let each = with_running(pods, ready).await;
+    let path = disk(pods);
+    let whole = blocking(move || Ok(Arc::new(Disk::read(&path)))).await?;
     let part = each.len().div_ceil(PARTS).max(1);
     let parts = each.chunks(part).map(|part| {
         let (pods, part, whole) = (pods.clone(), part.to_vec(), whole.clone());
@@ -66,7 +52,6 @@ pub(super) async fn list(pods: &Arc<Pods>) -> Result<Vec<cri::PodSandboxMetrics>
         })
     });
     let read = futures_util::future::try_join_all(parts).await?;
-    tracing::trace!(ms = began.elapsed().as_secs_f64() * 1e3, "metrics read");
     Ok(read.into_iter().flatten().collect())
 }
 

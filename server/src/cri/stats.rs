@@ -66,7 +66,7 @@ pub(super) async fn sandboxes(
     measure_pods(pods, wanted).await
 }
 
-pub(super) fn is_running(container: &Container) -> bool {
+fn is_running(container: &Container) -> bool {
     matches!(container.state(), State::Running(_))
 }
 
@@ -90,21 +90,35 @@ fn of_container(container: &Container, disk: &str) -> cri::ContainerStats {
     to_proto::container(container, stats::sample(container).as_ref(), written, disk)
 }
 
+/// A sandbox, and its containers that run.
+pub(super) type Running = (Arc<Sandbox>, Vec<Arc<Container>>);
+
+/// Each of these sandboxes, which are in the order of their ids, with what runs in it; what that has written is
+/// counted where it is due.
+pub(super) async fn with_running(pods: &Pods, sandboxes: Vec<Arc<Sandbox>>) -> Vec<Running> {
+    let mut each: Vec<Running> = sandboxes.into_iter().map(|one| (one, Vec::new())).collect();
+    let mut all = Vec::new();
+    for container in pods.containers() {
+        let of = &container.fixed.sandbox_id;
+        if is_running(&container)
+            && let Ok(at) = each.binary_search_by(|(sandbox, _)| sandbox.id().cmp(of))
+        {
+            each[at].1.push(container.clone());
+            all.push(container);
+        }
+    }
+    stats::count(&pods.node, &all).await;
+    each
+}
+
 async fn measure_pods(
     pods: &Arc<Pods>,
     sandboxes: Vec<Arc<Sandbox>>,
 ) -> Result<Vec<cri::PodSandboxStats>, Status> {
-    let containers = pods.containers();
-    let of = |sandbox: &Sandbox| {
-        let own = containers.iter().filter(|one| one.fixed.sandbox_id == *sandbox.id());
-        own.filter(|one| is_running(one)).cloned().collect::<Vec<_>>()
-    };
-    let each: Vec<_> = sandboxes.into_iter().map(|one| (of(&one), one)).collect();
-    let all: Vec<_> = each.iter().flat_map(|(containers, _)| containers.clone()).collect();
-    stats::count(&pods.node, &all).await;
+    let each = with_running(pods, sandboxes).await;
     let (disk, pods) = (disk(pods), pods.clone());
     let read = move || {
-        let of_pod = |(containers, sandbox): &(Vec<Arc<Container>>, Arc<Sandbox>)| {
+        let of_pod = |(sandbox, containers): &Running| {
             let containers = containers.iter().map(|one| of_container(one, &disk)).collect();
             let sample = pod_sample(&pods, sandbox);
             to_proto::sandbox(sandbox, sample.as_ref(), interfaces(sandbox), containers)

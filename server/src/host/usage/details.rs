@@ -1,5 +1,7 @@
 //! What of a cgroup only dashboards ask for.
 
+use std::sync::OnceLock;
+
 /// Beyond a usage. What the kernel does not tell is 0, or not in the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Details {
@@ -51,8 +53,13 @@ pub(crate) struct Huge {
     pub peak: u64,
 }
 
-/// The sizes of huge pages that this kernel has, as cgroups name them.
-pub(super) fn huge_sizes() -> Vec<String> {
+/// The sizes of huge pages that this kernel has, as cgroups name them. They do not change while it runs.
+pub(super) fn huge_sizes() -> &'static [String] {
+    static SIZES: OnceLock<Vec<String>> = OnceLock::new();
+    SIZES.get_or_init(read_huge_sizes)
+}
+
+fn read_huge_sizes() -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
     let mut sizes: Vec<String> =
         entries.filter_map(|entry| size_name(entry.ok()?.file_name().to_str()?)).collect();

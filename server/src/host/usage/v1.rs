@@ -118,12 +118,12 @@ pub(super) fn details(dirs: &Directories) -> Details {
 }
 
 fn huge(dir: &OwnedFd) -> Vec<Huge> {
-    let of = |size: String| {
+    let of = |size: &String| {
         let usage = number(dir, &format!("hugetlb.{size}.usage_in_bytes"))?;
         let peak = number(dir, &format!("hugetlb.{size}.max_usage_in_bytes")).unwrap_or(usage);
-        Some(Huge { size, usage, peak })
+        Some(Huge { size: size.clone(), usage, peak })
     };
-    huge_sizes().into_iter().filter_map(of).collect()
+    huge_sizes().iter().filter_map(of).collect()
 }
 
 /// Lines are `8:0 Read 10`.

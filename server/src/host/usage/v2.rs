@@ -61,11 +61,11 @@ pub(super) fn details(dir: &OwnedFd) -> Details {
         tasks_limit: number(dir, "pids.max"),
         io: text("io.stat").lines().filter_map(device).collect(),
         huge: huge_sizes()
-            .into_iter()
+            .iter()
             .filter_map(|size| {
                 let usage = number(dir, &format!("hugetlb.{size}.current"))?;
                 // v2 keeps no peak.
-                Some(Huge { usage, peak: usage, size })
+                Some(Huge { usage, peak: usage, size: size.clone() })
             })
             .collect(),
     }
