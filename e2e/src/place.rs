@@ -77,6 +77,12 @@ pub fn shim() -> PathBuf {
     built.unwrap_or_else(|| binary("podwright-shim"))
 }
 
+/// Where `e2e/prometheus` puts its programs, if it could get them.
+pub fn prometheus() -> PathBuf {
+    let tools = Tools::find().dir;
+    tools.parent().expect("tools lie in the cache").join("prometheus")
+}
+
 /// Where worlds keep their directories: a disk, since overlays and databases belong on one.
 pub fn scratch() -> PathBuf {
     let dir = std::env::var_os("TMPDIR").map_or_else(|| "/var/tmp".into(), PathBuf::from);

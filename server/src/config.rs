@@ -8,10 +8,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod endpoint;
 mod handlers;
 pub(crate) mod pattern;
 mod settings;
 
+pub(crate) use endpoint::Endpoint;
 pub(crate) use handlers::{HandlerConfig, Rlimit};
 use settings::Settings;
 
@@ -72,6 +74,8 @@ pub(crate) struct Config {
     pub device_ownership_from_security_context: bool,
     /// Classes of block I/O that annotations name.
     pub blockio_file: Option<PathBuf>,
+    /// Where Prometheus reads; `None`: nowhere.
+    pub metrics: Option<Endpoint>,
 }
 
 /// Executables that are asked about images.
@@ -214,6 +218,7 @@ impl Config {
             blockio_file: from.optional_path("devices.blockio_file"),
             device_ownership_from_security_context: from
                 .boolean("devices.ownership_from_security_context", false),
+            metrics: from.parsed("metrics.address"),
         };
         from.finish().map(|()| config)
     }

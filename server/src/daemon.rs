@@ -25,7 +25,7 @@ use crate::resource::Hands;
 use crate::sandbox::{Pods, network::Networks};
 use crate::store::Store;
 use crate::telemetry::Tasks;
-use crate::{container, cri, image, recover, sandbox, stream, sys};
+use crate::{container, cri, image, recover, sandbox, scrape, stream, sys};
 
 /// How long operations may take to end once the daemon shall stop. What is cut off is released at the next start.
 const GRACE: Duration = Duration::from_secs(10);
@@ -72,6 +72,7 @@ async fn serve(config: Config) -> Result<()> {
     let span = tracing::info_span!("streaming");
     pods.node.tasks.spawn(span, streams.clone().serve(streams_listener));
     watch_networks(&pods);
+    scrape::start(&pods).await;
 
     recover::recover(&pods).await?;
     sandbox::watch::glances(&pods);
@@ -97,6 +98,7 @@ async fn serve(config: Config) -> Result<()> {
     stop.cancel();
     tokio::time::timeout(GRACE, serving).await.ok();
     std::fs::remove_file(&socket).ok();
+    scrape::end(&pods);
     tidy_up(&pods);
     Ok(())
 }

@@ -16,10 +16,12 @@ mod host;
 mod id;
 mod image;
 mod leftover;
+mod metric;
 mod operation;
 mod recover;
 mod resource;
 mod sandbox;
+mod scrape;
 mod store;
 mod stream;
 #[allow(unsafe_code)]

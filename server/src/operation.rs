@@ -6,17 +6,20 @@
 //! that there are; one leaves the list when it says that it has ended, or nobody holds it any more.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
+use crate::metric;
 
 mod part;
+mod what;
 
 pub(crate) use part::{Part, PartProgress, State as PartState};
+pub(crate) use what::What;
 
 /// All operations of the daemon; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -31,15 +34,34 @@ struct Listed {
 /// Shared between the task that works and those who wait for it.
 #[derive(Debug)]
 pub(crate) struct Operation {
-    what: String,
+    what: What,
     started: Instant,
-    stage: Mutex<(&'static str, Instant)>,
+    stage: Mutex<Stage>,
+    /// Milliseconds; see `allow`.
+    allowed: AtomicU64,
     waits_for: Mutex<Vec<Arc<Mutex<String>>>>,
     callers: AtomicU32,
     parts: Mutex<Vec<Arc<Part>>>,
     cancel: CancellationToken,
     /// Where it is listed, and under which number.
     listed: (Operations, u64),
+}
+
+/// Where an operation is, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Stage {
+    name: &'static str,
+    since: Instant,
+    /// It was the last one.
+    over: bool,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Ending {
+    Done,
+    Cancelled,
+    Failed,
 }
 
 /// How much of what an operation moves is here.
@@ -75,6 +97,8 @@ pub(crate) struct Progress {
     /// As it reads after "while".
     pub stage: &'static str,
     pub in_stage: Duration,
+    /// How much of that whoever asked for it wanted at most, and is nobody's fault.
+    pub allowed: Duration,
     pub age: Duration,
     /// Paths, plugins and programs that it waits for now, where they are known.
     pub waits_for: Vec<String>,
@@ -111,8 +135,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Operations {
-    /// Begins an operation in its first stage, described as `verb object`.
-    pub(crate) fn begin(&self, what: impl Into<String>) -> Arc<Operation> {
+    /// Begins an operation in its first stage.
+    pub(crate) fn begin(&self, what: impl Into<What>) -> Arc<Operation> {
         let mut listed = lock(&self.0);
         let number = listed.next;
         listed.next += 1;
@@ -120,7 +144,8 @@ impl Operations {
         let operation = Arc::new(Operation {
             what: what.into(),
             started: now,
-            stage: Mutex::new(("queued", now)),
+            allowed: AtomicU64::new(0),
+            stage: Mutex::new(Stage { name: "queued", since: now, over: false }),
             waits_for: Mutex::default(),
             callers: AtomicU32::new(0),
             parts: Mutex::default(),
@@ -141,7 +166,7 @@ impl Operations {
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        self.unlist();
+        self.end(&Ending::Done);
     }
 }
 
@@ -151,12 +176,27 @@ impl Operation {
     /// # Errors
     /// `Cancelled` when the operation shall end: stages are where it may.
     pub(crate) fn enter(&self, stage: &'static str) -> Result<()> {
+        let mut now = lock(&self.stage);
         if self.cancel.is_cancelled() {
-            return Err(Error::Cancelled { stage: lock(&self.stage).0 });
+            return Err(Error::Cancelled { stage: now.name });
         }
+        let next = Stage { name: stage, since: Instant::now(), over: false };
+        let left = std::mem::replace(&mut *now, next);
+        drop(now);
         tracing::debug!(operation = %self.what, stage, "enters stage");
-        *lock(&self.stage) = (stage, Instant::now());
+        self.left(left);
         Ok(())
+    }
+
+    /// Somebody wants it to be in a stage for so long, if need be: the grace of a stop, the time of a command.
+    pub(crate) fn allow(&self, time: Duration) {
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.allowed.store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// A stage is behind it.
+    fn left(&self, stage: Stage) {
+        metric::STAGE_SECONDS.of([self.what.kind(), stage.name]).took(stage.since.elapsed());
     }
 
     /// Does `work` as this operation's.
@@ -197,10 +237,50 @@ impl Operation {
         lock(&self.parts).iter().map(|part| part.progress()).collect()
     }
 
-    /// It has ended, and is listed no more, whoever still looks at it.
-    pub(crate) fn unlist(&self) {
+    /// It has ended so, and is listed no more, whoever still looks at it. One that nobody holds any more has ended well.
+    pub(crate) fn finish<T, E>(&self, result: &Result<T, E>) {
+        match result {
+            Ok(_) => self.end(&Ending::Done),
+            Err(_) if self.cancel.is_cancelled() => self.end(&Ending::Cancelled),
+            Err(_) => self.end(&Ending::Failed),
+        }
+    }
+
+    /// Does `work` to its end, which is this operation's.
+    pub(crate) async fn conclude<T, E>(
+        self: Arc<Self>,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let result = work.await;
+        self.finish(&result);
+        result
+    }
+
+    /// How long ago it began.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The first end counts.
+    fn end(&self, how: &Ending) {
+        let last = {
+            let mut stage = lock(&self.stage);
+            let last = *stage;
+            stage.over = true;
+            last
+        };
+        if last.over {
+            return;
+        }
         let (operations, number) = &self.listed;
         lock(&operations.0).by_number.remove(number);
+        self.left(last);
+        let result = match how {
+            Ending::Done => "ok",
+            Ending::Cancelled => "cancelled",
+            Ending::Failed => "error",
+        };
+        metric::OPERATIONS.of([self.what.kind(), result]).add(1);
     }
 
     /// Asks the operation to end at its next stage.
@@ -220,14 +300,15 @@ impl Operation {
 
     /// Where it is now.
     pub(crate) fn progress(&self) -> Progress {
-        let (stage, since) = *lock(&self.stage);
+        let stage = *lock(&self.stage);
         let mut waits_for: Vec<String> =
             lock(&self.waits_for).iter().map(|what| lock(what).clone()).collect();
         waits_for.retain(|what| !what.is_empty());
         Progress {
-            what: self.what.clone(),
-            stage,
-            in_stage: since.elapsed(),
+            what: self.what.to_string(),
+            stage: stage.name,
+            in_stage: stage.since.elapsed(),
+            allowed: Duration::from_millis(self.allowed.load(Ordering::Relaxed)),
             age: self.started.elapsed(),
             waits_for,
             callers: self.callers.load(Ordering::Relaxed),
@@ -323,7 +404,7 @@ mod tests {
         };
         assert_eq!(first.progress().transfer, sum(10, 15, 1, 2));
         assert_eq!(second.progress().transfer, sum(10, 10, 1, 1));
-        first.unlist();
+        first.finish(&Ok::<_, Error>(()));
         assert_eq!(operations.list().len(), 1);
     }
 

@@ -16,7 +16,8 @@ use crate::error::Result;
 use crate::failpoint;
 use crate::id::SandboxId;
 use crate::leftover;
-use crate::operation::Operation;
+use crate::metric::{self, Recovered};
+use crate::operation::{Operation, What};
 use crate::sandbox::{self, Pods, Sandbox};
 use crate::telemetry::blocking;
 
@@ -51,8 +52,9 @@ pub(crate) async fn recover(pods: &Arc<Pods>) -> Result<()> {
     let swept = sweep(pods).await;
     failpoint::sure("recover/collect", || pods.node.images.start_collecting());
     garbage::collect_soon(pods);
-    let ms = began.elapsed().as_millis();
-    tracing::info!(pods = pod_count, cut, swept, ms, "recovered");
+    let took = began.elapsed();
+    metric::RECOVERED.set(Recovered { took, sandboxes: pod_count, cut, swept }).ok();
+    tracing::info!(pods = pod_count, cut, swept, ms = took.as_millis(), "recovered");
     Ok(())
 }
 
@@ -92,7 +94,7 @@ async fn read(pods: &Pods) -> Result<Recorded> {
 
 /// Does `work` as an operation of its own, and waits for it for as long as one owner may hold up the others. Plugins
 /// and runtimes that hang go on being waited for while CRI is served already.
-async fn settle<W, F>(pods: &Arc<Pods>, what: String, limit: Duration, work: W)
+async fn settle<W, F>(pods: &Arc<Pods>, what: What, limit: Duration, work: W)
 where
     W: FnOnce(Arc<Operation>) -> F,
     F: Future<Output = ()> + Send + 'static,
@@ -106,9 +108,13 @@ where
     }
 }
 
+fn cut_off(kind: &'static str, id: impl std::fmt::Display) -> What {
+    What::new(kind, format!("{id} that was cut off"))
+}
+
 /// A create that a crash cut, or a container that no client can reach.
 async fn undo_create(pods: &Arc<Pods>, intent: Intent) {
-    let what = format!("undo the create of container {} that was cut off", intent.id);
+    let what = cut_off("undo the create of container", &intent.id);
     let node = pods.node.clone();
     let work = |operation: Arc<Operation>| async move {
         operation.enter("releasing what it held").ok();
@@ -129,7 +135,7 @@ async fn sweep(pods: &Arc<Pods>) -> usize {
     let count = found.len();
     let sweeps = found.into_iter().map(|leftover| {
         let node = pods.node.clone();
-        let what = format!("release what {} left", leftover.owner);
+        let what = What::new("release what", format!("{} left", leftover.owner));
         settle(pods, what, BUDGET, |operation| async move {
             leftover::give_back(&node, &leftover, &operation).await;
         })

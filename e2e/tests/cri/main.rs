@@ -66,6 +66,7 @@ mod node;
 mod paths;
 mod planted;
 mod progress;
+mod prometheus;
 mod recovery;
 mod resources;
 mod restart;

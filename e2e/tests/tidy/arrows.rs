@@ -7,7 +7,7 @@ const ROWS: &[&[&str]] = &[
     &["main", "lib"],
     &["fuzz"],
     &["daemon"],
-    &["cri", "recover"],
+    &["cri", "recover", "scrape"],
     &["leftover"],
     &["stream"],
     &["sandbox"],
@@ -15,7 +15,18 @@ const ROWS: &[&[&str]] = &[
     &["image"],
     &["resource"],
     &["host"],
-    &["store", "event", "error", "config", "telemetry", "operation", "id", "sys", "failpoint"],
+    &[
+        "store",
+        "event",
+        "error",
+        "config",
+        "telemetry",
+        "operation",
+        "id",
+        "sys",
+        "failpoint",
+        "metric",
+    ],
 ];
 
 fn row(module: &str) -> Option<usize> {

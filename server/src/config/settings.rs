@@ -118,6 +118,25 @@ impl Settings {
         }
     }
 
+    /// Text that has a form of its own. Empty is nothing.
+    pub(super) fn parsed<T: std::str::FromStr<Err = String>>(&mut self, key: &str) -> Option<T> {
+        let setting = self.take(key)?;
+        match &setting.value {
+            Value::Text(text) if text.is_empty() => None,
+            Value::Text(text) => match text.parse() {
+                Ok(value) => Some(value),
+                Err(reason) => {
+                    self.wrong(&setting, key, &format!("{text:?} {reason}"));
+                    None
+                }
+            },
+            _ => {
+                self.wrong(&setting, key, "needs text");
+                None
+            }
+        }
+    }
+
     /// A mistake in what several settings say together.
     pub(super) fn mistake(&mut self, what: &str) {
         self.mistakes.insert(what.to_owned());

@@ -85,6 +85,7 @@ pub(crate) async fn sync(
     operation: &Operation,
 ) -> Result<Output> {
     operation.enter("starting the command")?;
+    operation.allow(limit.unwrap_or(Duration::MAX));
     let command = Command { arguments, terminal: false, stdin: false, stdout: true, stderr: true };
     let mut over = pin!(over(limit, operation));
     let (running, streams) = start(container, shim, &command, &mut over).await?;

@@ -85,6 +85,7 @@ pub(crate) async fn stop(
     operation.enter("waiting for a start of the container to end")?;
     // A start under way was cancelled and is waited for: what it started has to be stopped.
     drop(container.verb.lock().await);
+    operation.allow(grace);
     container.stopping.within(grace);
     let mut deadline = container.stopping.begin();
     let stopped = end(container, shim, &mut deadline, operation).await;

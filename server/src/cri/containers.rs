@@ -12,6 +12,7 @@ use super::{info, status, to_proto};
 use crate::container::state::State;
 use crate::container::{self, Container};
 use crate::error::Error;
+use crate::operation::What;
 use crate::sandbox::{self, Pods};
 use crate::telemetry::blocking;
 
@@ -26,7 +27,8 @@ pub(super) async fn create(
     let cri::CreateContainerRequest { pod_sandbox_id, config, .. } = request.into_inner();
     let sandbox = pods.sandbox(&pod_sandbox_id)?;
     let config = from_proto::container_config(config)?;
-    let what = format!("create container {} in sandbox {}", config.metadata.name, sandbox.id());
+    let name = format!("{} in sandbox {}", config.metadata.name, sandbox.id());
+    let what = What::new("create container", name);
     let key = Key::Create(sandbox.id().clone(), config.metadata.clone());
     let hash = config_hash(&config);
     let pods = pods.clone();
@@ -47,7 +49,7 @@ pub(super) async fn start(
 ) -> Answer<cri::StartContainerResponse> {
     let patience = patience(&request);
     let container = pods.container(&request.into_inner().container_id)?;
-    let what = format!("start container {}", container.id());
+    let what = What::new("start container", container.id());
     let pods = pods.clone();
     flights
         .run(Key::Start(container.id().clone()), what, 0, patience, move |operation| async move {
@@ -81,7 +83,7 @@ pub(super) async fn stop(
     let grace = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
     // A stop that is under way already takes the shorter of both.
     container.stopping.within(grace);
-    let what = format!("stop container {}", container.id());
+    let what = What::new("stop container", container.id());
     let key = Key::StopContainer(container.id().clone());
     let (pods, others) = (pods.clone(), flights.clone());
     flights
@@ -106,7 +108,7 @@ pub(super) async fn remove(
     let Some(container) = known(pods, &request.into_inner().container_id)? else {
         return Ok(Response::new(cri::RemoveContainerResponse {}));
     };
-    let what = format!("remove container {}", container.id());
+    let what = What::new("remove container", container.id());
     let (pods, others) = (pods.clone(), flights.clone());
     flights
         .run(
@@ -179,7 +181,7 @@ pub(super) async fn exec_sync(
     }
     let limit = u64::try_from(timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let shim = pods.shim_of(&container)?;
-    let operation = flights.begin(format!("exec in container {}", container.id()));
+    let operation = flights.begin(What::new("exec in container", container.id()));
     // A command whose caller is gone, or told that its time is up, would run for nobody.
     let _caller = operation.token().drop_guard();
     let (node, told) = (pods.node.clone(), operation.clone());
@@ -206,7 +208,7 @@ pub(super) async fn update(
     };
     let wanted = from_proto::resources(linux)?;
     let shim = pods.live_shim_of(&container);
-    let operation = flights.begin(format!("update container {}", container.id()));
+    let operation = flights.begin(What::new("update container", container.id()));
     let (node, told) = (pods.node.clone(), operation.clone());
     let work = async move {
         container::update::update(&node, &container, shim.as_deref(), &wanted, &told).await
@@ -228,7 +230,7 @@ pub(super) async fn reopen_log(
         return Err(Error::WrongState(text).into());
     }
     let shim = pods.shim_of(&container)?;
-    let operation = flights.begin(format!("reopen the log of container {}", container.id()));
+    let operation = flights.begin(What::new("reopen the log of container", container.id()));
     let work = async move { shim.reopen_log(&container).await };
     flights.detach(operation, patience, work).await.map_err(status::shared)?;
     Ok(Response::new(cri::ReopenContainerLogResponse {}))

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::container::config::ContainerMetadata;
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, SandboxId};
-use crate::operation::{Operation, Operations};
+use crate::operation::{Operation, Operations, What};
 use crate::sandbox::config::SandboxMetadata;
 use crate::telemetry::Tasks;
 
@@ -71,7 +71,7 @@ impl InFlight {
     }
 
     /// Begins an operation that no other call will join.
-    pub(super) fn begin(&self, what: impl Into<String>) -> Arc<Operation> {
+    pub(super) fn begin(&self, what: impl Into<What>) -> Arc<Operation> {
         self.operations.begin(what)
     }
 
@@ -102,7 +102,7 @@ impl InFlight {
     pub(super) async fn run<W, F>(
         &self,
         key: Key,
-        what: String,
+        what: What,
         config: u64,
         patience: Option<Duration>,
         work: W,
@@ -128,7 +128,7 @@ impl InFlight {
     }
 
     /// Finds the operation under a key, or makes the entry of a new one.
-    fn enter(&self, key: &Key, what: &str, config: u64) -> Entered {
+    fn enter(&self, key: &Key, what: &What, config: u64) -> Entered {
         let mut entries = self.lock();
         if let Some(entry) = entries.get(key) {
             let same = entry.config == config;
@@ -138,7 +138,7 @@ impl InFlight {
                 outcome: entry.outcome.clone(),
             };
         }
-        let operation = self.operations.begin(what);
+        let operation = self.operations.begin(what.clone());
         let (done, outcome) = watch::channel(None);
         let entry = Entry { operation: operation.clone(), config, outcome: outcome.clone() };
         entries.insert(key.clone(), entry);
@@ -163,6 +163,7 @@ impl InFlight {
                 tracing::error!(%err, "operation panicked");
                 Err(Error::Internal(format!("{}: {err}", operation.progress())))
             });
+            operation.finish(&outcome);
             if let Err(err) = &outcome {
                 tracing::warn!(%err, progress = %operation.progress(), "operation did not succeed");
             }
@@ -183,7 +184,8 @@ impl InFlight {
         T: Send + 'static,
     {
         let span = tracing::info_span!("operation", what = %operation.progress().what);
-        let task = self.tasks.spawn(span, operation.scope(work));
+        let work = operation.scope(operation.clone().conclude(work));
+        let task = self.tasks.spawn(span, work);
         let joined = async {
             task.await.map_err(|err| Error::Internal(format!("{}: {err}", operation.progress())))?
         };
@@ -264,7 +266,7 @@ mod tests {
         let (go, gate) = watch::channel(false);
         let call = |patience| {
             let (runs, mut gate) = (runs.clone(), gate.clone());
-            flights.run(key(), "create c".into(), 1, patience, move |operation| async move {
+            flights.run(key(), What::new("create", "c"), 1, patience, move |operation| async move {
                 runs.fetch_add(1, Ordering::SeqCst);
                 operation.enter("waiting at the gate")?;
                 gate.wait_for(|open| *open).await.unwrap();

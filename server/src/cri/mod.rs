@@ -27,6 +27,7 @@ mod image;
 mod in_flight;
 mod info;
 mod lists;
+mod measure;
 mod metrics;
 mod node;
 mod podwright;
@@ -119,6 +120,7 @@ impl Server {
         ))
         .max_encoding_message_size(MAX_MESSAGE);
         let served = tonic::transport::Server::builder()
+            .layer(measure::Measure)
             .add_service(InterceptedService::new(runtime, gate(self.ready.clone())))
             .add_service(InterceptedService::new(images, gate(self.ready)))
             .add_service(ours)

@@ -11,6 +11,7 @@ use super::in_flight::{InFlight, Key, config_hash, patience};
 use super::{info, status, to_proto};
 use crate::container::state::now;
 use crate::error::Error;
+use crate::operation::What;
 use crate::sandbox::{self, Pods, Sandbox};
 use crate::telemetry::blocking;
 
@@ -25,7 +26,8 @@ pub(super) async fn run(
     let cri::RunPodSandboxRequest { config, runtime_handler } = request.into_inner();
     let config = from_proto::sandbox_config(config)?;
     let metadata = &config.metadata;
-    let what = format!("run sandbox {}/{}", metadata.namespace, metadata.name);
+    let name = format!("{}/{}", metadata.namespace, metadata.name);
+    let what = What::new("run sandbox", name);
     let key = Key::Run(metadata.clone());
     let hash = config_hash(&(&config, &runtime_handler));
     let pods = pods.clone();
@@ -90,8 +92,8 @@ async fn end(
 ) -> Result<(), Status> {
     let id = sandbox.id().clone();
     let (key, what) = match how {
-        End::Stop => (Key::StopSandbox(id.clone()), format!("stop sandbox {id}")),
-        End::Remove => (Key::RemoveSandbox(id.clone()), format!("remove sandbox {id}")),
+        End::Stop => (Key::StopSandbox(id.clone()), What::new("stop sandbox", &id)),
+        End::Remove => (Key::RemoveSandbox(id.clone()), What::new("remove sandbox", &id)),
     };
     let (pods, others) = (pods.clone(), flights.clone());
     flights
@@ -150,7 +152,7 @@ pub(super) async fn update(
     };
     let overhead = parsed("overhead", request.overhead)?;
     let resources = parsed("resources", request.resources)?;
-    let operation = flights.begin(format!("update sandbox {}", sandbox.id()));
+    let operation = flights.begin(What::new("update sandbox", sandbox.id()));
     let (node, told) = (pods.node.clone(), operation.clone());
     let work =
         async move { sandbox::update::update(&node, &sandbox, overhead, resources, &told).await };

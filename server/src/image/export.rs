@@ -25,6 +25,7 @@ use super::registry::Credentials;
 use super::source::{Flow, Source};
 use super::table::Image;
 use super::{Images, Inner, config};
+use crate::operation::What;
 
 mod rebuild;
 
@@ -59,7 +60,7 @@ impl Images {
         let image = self.resolve(text).ok_or_else(|| Error::NotFound(text.to_owned()))?;
         let names = names(&image, text);
         let inner = self.0.clone();
-        let operation = self.0.operations.begin(format!("export {text}"));
+        let operation = self.0.operations.begin(What::new("export", text));
         let (sender, stream) = mpsc::channel(DEPTH);
         let span = tracing::info_span!("export", image = %image.id);
         self.0.tasks.spawn(span, async move {
@@ -67,6 +68,7 @@ impl Images {
             let mut output = Output { sender, sent: HashSet::new() };
             if let Err(err) = write(&inner, &image, &names, &mut output).await {
                 tracing::warn!(%err, "image not exported");
+                operation.finish::<(), _>(&Err(&err));
                 output.sender.send(Err(err)).await.ok();
             }
         });

@@ -14,7 +14,7 @@ use super::reference::{Reference, Target};
 use super::source::Source;
 use super::spool::{Incoming, is_compressed, spool};
 use super::{Images, Inner};
-use crate::operation::Operation;
+use crate::operation::{Operation, What};
 
 /// An image that an archive brought.
 #[derive(Debug, Clone)]
@@ -83,17 +83,18 @@ impl Images {
         open: impl FnOnce(&Inner) -> Result<Archive, Error> + Send + 'static,
     ) -> Result<Vec<Imported>, Error> {
         let inner = self.0.clone();
-        let operation = self.0.operations.begin(format!("import an archive {what}"));
+        let operation = self.0.operations.begin(What::new("import an archive", what));
         let _caller = operation.caller();
         let working = operation.clone();
         let span = tracing::info_span!("import", what);
-        // On a task of its own, as a pull is.
-        let task = self.0.tasks.spawn(span, async move {
+        let work = async move {
             working.enter("reading the archive").ok();
             let opener = inner.clone();
             let archive = blocking(move || open(&opener)).await?;
             all(&inner, archive, names, working).await
-        });
+        };
+        // On a task of its own, as a pull is.
+        let task = self.0.tasks.spawn(span, operation.clone().conclude(work));
         task.await.map_err(|err| Error::Internal(format!("import: {err}")))?
     }
 }

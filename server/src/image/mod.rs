@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use snapshotter::{LayerId, Snapshotter};
 
-use crate::operation::{Operations, Part};
+use crate::metric;
+use crate::operation::{Operations, Part, What};
 use crate::store::Store;
 use crate::telemetry::Tasks;
 
@@ -239,19 +240,22 @@ impl Images {
     pub(crate) fn pull(&self, reference: &str, credentials: Credentials) -> Result<Pull, Error> {
         let reference = Reference::parse(reference)?;
         let key = (reference.clone(), credentials.clone());
-        let what = format!("pull {reference}");
+        let what = What::new("pull", &reference);
         let (work, progress, role) = self.0.pulls.join(key, || {
-            let progress = Arc::new(Progress::new(self.0.operations.begin(&what)));
+            let progress = Arc::new(Progress::new(self.0.operations.begin(what.clone())));
             let work = pull::pull(self.0.clone(), reference, credentials, progress.clone());
             (work.map(|result| result.map_err(Arc::new)).boxed(), progress)
         });
         if role == Role::Started {
             let (inner, work, progress) = (self.0.clone(), work.clone(), progress.clone());
-            self.0.tasks.spawn(tracing::info_span!("operation", what), async move {
-                if let Err(err) = work.await {
+            self.0.tasks.spawn(tracing::info_span!("operation", %what), async move {
+                let result = work.await;
+                if let Err(err) = &result {
                     tracing::warn!(%err, progress = %progress.now(), "image not pulled");
                 }
-                progress.operation().unlist();
+                let label = if result.is_ok() { "ok" } else { "error" };
+                metric::PULL_SECONDS.of([label]).took(progress.operation().age());
+                progress.operation().finish(&result);
                 inner.pulls.forget_ended();
             });
         }
@@ -313,11 +317,12 @@ impl Images {
     pub(crate) async fn remove(&self, text: &str) -> Result<(), Error> {
         let (inner, text) = (self.0.clone(), text.to_owned());
         let span = tracing::info_span!("remove image", image = text);
-        let operation = self.0.operations.begin(format!("remove image {text}"));
+        let operation = self.0.operations.begin(What::new("remove image", &text));
         let _caller = operation.caller();
         let working = operation.clone();
+        let work = async move { inner.remove(&text, &working).await };
         // On a task of its own: a caller who goes away must not leave it half done.
-        let task = self.0.tasks.spawn(span, async move { inner.remove(&text, &working).await });
+        let task = self.0.tasks.spawn(span, operation.clone().conclude(work));
         task.await.map_err(|err| Error::Internal(format!("remove image: {err}")))?
     }
 

@@ -26,6 +26,7 @@ use super::table::ImageRecord;
 use super::unpack::{Goal, Place, unpack};
 use super::verify::Proofs;
 use super::{Inner, Shared};
+use crate::metric;
 use crate::operation::Part;
 
 /// Indexes within indexes.
@@ -205,6 +206,7 @@ impl Pulling {
         let (layers, layer) = (self.inner.layers.clone(), wanted.layer.clone());
         if blocking(move || Ok(layers.has(&layer))).await? {
             part.already_here();
+            metric::LAYERS.of(["present"]).add(1);
             return Ok(());
         }
         let key = LayerKey { blob: wanted.descriptor.digest.clone(), layer: wanted.layer.clone() };
@@ -213,7 +215,12 @@ impl Pulling {
             let (work, brought, role) = self.inner.layer_flights.join(key.clone(), || {
                 let (inner, source) = (self.inner.clone(), self.source.clone());
                 let job = fetch(inner, source, part.clone(), wanted.clone());
-                (job.map(|result| result.map_err(Arc::new)).boxed(), part.clone())
+                let job = job.map(|result| {
+                    let label = if result.is_ok() { "fetched" } else { "failed" };
+                    metric::LAYERS.of([label]).add(1);
+                    result.map_err(Arc::new)
+                });
+                (job.boxed(), part.clone())
             });
             self.progress.share(number, &brought);
             match (work.await, role) {

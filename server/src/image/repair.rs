@@ -15,7 +15,7 @@ use super::pull::{Wanted, blocking, stack};
 use super::table::Image;
 use super::unpack::{Goal, Place, unpack};
 use super::{Images, Inner};
-use crate::operation::Part;
+use crate::operation::{Part, What};
 
 impl Images {
     /// Makes a layer again that is not as it should be.
@@ -30,7 +30,8 @@ impl Images {
         let images = self.list();
         let none = || Error::NotFound(format!("an image with the layer {layer}"));
         let image = images.iter().find(has).ok_or_else(none)?.clone();
-        let progress = Progress::new(self.0.operations.begin(format!("repair layer {layer}")));
+        let operation = self.0.operations.begin(What::new("repair layer", layer));
+        let progress = Progress::new(operation.clone());
         let (inner, layer) = (self.0.clone(), layer.clone());
         let span = tracing::info_span!("repair", %layer, image = %image.id);
         let task = self.0.tasks.spawn(span, async move {
@@ -40,6 +41,7 @@ impl Images {
                 Err(err) => tracing::error!(%err, "layer not repaired"),
             }
             inner.layers.empty_trash_soon();
+            operation.finish(&repaired);
             repaired
         });
         task.await.map_err(|err| Error::Internal(format!("repair: {err}")))?

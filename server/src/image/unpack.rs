@@ -21,6 +21,7 @@ use super::labour::Work;
 use super::manifest::Descriptor;
 use super::source::Flow;
 use crate::failpoint;
+use crate::metric;
 use crate::operation::Part;
 
 /// Pieces of the blob that wait for the inflating thread; each at most some hundred KiB.
@@ -159,6 +160,7 @@ async fn download(
         let count = bytes.len() as u64;
         network.send(bytes).await.map_err(|_| Failure::Stopped)?;
         part.add_fetched(count);
+        metric::PULL_BYTES.of([]).add(count);
     }
     Ok(())
 }
@@ -184,6 +186,7 @@ impl Read for Stream {
             let spent = std::mem::replace(&mut self.current, next);
             self.at = 0;
             self.part.add_unpacked(self.current.len() as u64);
+            metric::UNPACKED_BYTES.of([]).add(self.current.len() as u64);
             // Full: there are buffers enough.
             self.spent.try_send(spent).ok();
             if self.current.is_empty() {

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use rustix::process::Signal;
 
-use super::{BUDGET, settle};
+use super::{BUDGET, cut_off, settle};
 use crate::container::shim::{Shim, Suspect, TaskState};
 use crate::container::state::{Event as ContainerEvent, Running, State as ContainerState};
 use crate::container::{Container, start, watch_exit};
 use crate::error::Error;
 use crate::host::process;
-use crate::operation::Operation;
+use crate::operation::{Operation, What};
 use crate::sandbox::state::{Event, Ready, State};
 use crate::sandbox::{self, Pods, Sandbox};
 use crate::telemetry::blocking;
@@ -38,7 +38,7 @@ pub(super) async fn one(pods: &Arc<Pods>, sandbox: Arc<Sandbox>, containers: Vec
     let (all, id) = (pods.clone(), sandbox.id().clone());
     let ready = match sandbox.now().state {
         State::Starting => {
-            let what = format!("undo the run of sandbox {id} that was cut off");
+            let what = cut_off("undo the run of sandbox", &id);
             let work = |operation: Arc<Operation>| async move {
                 operation.enter("releasing what it held").ok();
                 sandbox::run::undo(&all, sandbox).await;
@@ -61,7 +61,7 @@ pub(super) async fn one(pods: &Arc<Pods>, sandbox: Arc<Sandbox>, containers: Vec
     let work = move |operation: Arc<Operation>| async move {
         settle_pod(&all, sandbox, containers, found, &operation).await;
     };
-    settle(pods, format!("attach to pod {id}"), left, work).await;
+    settle(pods, What::new("attach to pod", id), left, work).await;
 }
 
 async fn settle_pod(

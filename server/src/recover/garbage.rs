@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::container::node::Node;
 use crate::error::{Error, Result};
 use crate::leftover::Known;
-use crate::operation::Operation;
+use crate::operation::{Operation, What};
 use crate::sandbox::Pods;
 use crate::telemetry::blocking;
 
@@ -28,7 +28,7 @@ pub(super) fn collect_soon(pods: &Arc<Pods>) {
     }
     let pods = pods.clone();
     let operation =
-        pods.node.operations.begin(format!("collect garbage of network {}", network.name()));
+        pods.node.operations.begin(What::new("collect garbage of network", network.name()));
     let span = tracing::info_span!("operation", what = %operation.progress().what);
     pods.node.tasks.clone().spawn(span, async move {
         operation.enter("waiting for pods that are being attached").ok();

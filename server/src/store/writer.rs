@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::{Batch, Engine, Job, META, Mirror, SEQUENCE, Write, encode, open_whole, sequence};
 use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::metric;
 
 /// Batches folded into one commit at most; nearly all are of one write.
 const MAX_BATCH: usize = 256;
@@ -40,7 +41,10 @@ impl<E: Engine> Writer<E> {
     ) -> Self {
         let (last, tables) = (sequence(&engine), tables.to_vec());
         let (engine, owed, tried) = (Some(engine), BTreeMap::new(), Instant::now());
-        Self { path, tables, engine, mirror, last, owed, tried }
+        let writer = Self { path, tables, engine, mirror, last, owed, tried };
+        // That none failed is told, too.
+        metric::COMMIT_FAILURES.of([writer.name()]).add(0);
+        writer
     }
 
     /// Serves jobs until every handle is gone.
@@ -88,6 +92,22 @@ impl<E: Engine> Writer<E> {
         }
     }
 
+    fn name(&self) -> &str {
+        self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
+    /// Counts a commit, under the database's name.
+    #[allow(clippy::cast_precision_loss, reason = "a number of records")]
+    fn measure(&self, records: usize, began: Instant, durable: bool) {
+        let name = self.name();
+        if !durable {
+            metric::COMMIT_FAILURES.of([name]).add(1);
+        } else if records > 0 {
+            metric::COMMIT_SECONDS.of([name]).took(began.elapsed());
+            metric::COMMIT_RECORDS.of([name]).observe(records as f64);
+        }
+    }
+
     fn engine(&mut self) -> Result<&E> {
         let engine = match self.engine.take() {
             Some(engine) => engine,
@@ -118,8 +138,10 @@ impl<E: Engine> Writer<E> {
         let mirror = self.mirror.clone();
         self.last += 1;
         let number = self.last;
+        let (records, began) = (writes.len(), Instant::now());
         let result =
             caught(|| self.engine().and_then(|engine| commit(engine, &mirror, writes, number)));
+        self.measure(records, began, result.is_ok());
         if let Err(err) = &result {
             tracing::error!(%err, path = %self.path.display(), "records not written; the database is opened anew");
             let engine = self.engine.take();
