@@ -20,6 +20,18 @@ const SHIM: &[&str] = &[
 /// The kubelet's interface and our own beside it: messages, and both halves of the gRPC services.
 const GRPC: &[&str] = &["cri/v1/service.proto", "podwright/v1/node.proto"];
 
+/// What cAdvisor, shims and `ctr` ask a containerd for.
+const CONTAINERD: &[&str] = &[
+    "containerd/services/containers.proto",
+    "containerd/services/content.proto",
+    "containerd/services/events.proto",
+    "containerd/services/images.proto",
+    "containerd/services/introspection.proto",
+    "containerd/services/namespaces.proto",
+    "containerd/services/tasks.proto",
+    "containerd/services/version.proto",
+];
+
 /// CRI messages that carry secrets: `src/redact.rs` writes their `Debug`.
 const SECRET: &[&str] = &["runtime.v1.AuthConfig", "runtime.v1.KeyValue"];
 
@@ -45,6 +57,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .btree_map(".")
             .skip_debug(SECRET)
             .compile_fds_with_config(grpc, named())?;
+
+        let containerd = protox::compile(CONTAINERD, [root])?;
+        // Their shared messages are the shims', too.
+        let out = Path::new(&out).join("containerd");
+        std::fs::create_dir_all(&out)?;
+        tonic_prost_build::configure()
+            .build_transport(false)
+            .btree_map(".")
+            .extern_path(".containerd.types", "crate::types")
+            .extern_path(".containerd.v1.types", "crate::types")
+            .out_dir(out)
+            .include_file("services.rs")
+            .compile_fds_with_config(containerd, named())?;
     }
     Ok(())
 }

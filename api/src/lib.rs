@@ -10,11 +10,15 @@
 
 mod any;
 #[cfg(feature = "cri")]
+pub mod containerd;
+#[cfg(feature = "cri")]
 pub mod cri;
 #[cfg(feature = "cri")]
 pub mod node;
 
 pub use any::{NotPacked, pack, unpack};
+/// What [`pack`] takes.
+pub use prost::Name;
 
 /// CRI and our own interface beside it, described by themselves: an encoded
 /// `google.protobuf.FileDescriptorSet`.
@@ -44,7 +48,7 @@ pub mod sandbox {
     pub const SERVICE: &str = "containerd.runtime.sandbox.v1.Sandbox";
 }
 
-/// What a shim tells its daemon unasked.
+/// What a shim tells its daemon unasked, and the daemon whoever listens.
 pub mod events {
     pub use crate::generated::containerd::events::*;
     pub use crate::generated::containerd::services::events::ttrpc::v1::*;
@@ -55,6 +59,10 @@ pub mod events {
 
     /// The topics under which they are published.
     pub mod topic {
+        /// Of [`ContainerCreate`](super::ContainerCreate).
+        pub const CONTAINER_CREATE: &str = "/containers/create";
+        /// Of [`ContainerDelete`](super::ContainerDelete).
+        pub const CONTAINER_DELETE: &str = "/containers/delete";
         /// Of [`TaskCreate`](super::TaskCreate).
         pub const CREATE: &str = "/tasks/create";
         /// Of [`TaskStart`](super::TaskStart).

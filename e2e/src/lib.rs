@@ -35,6 +35,8 @@ pub use client::Client;
 pub use poll::{eventually, within};
 pub use world::{Options, World};
 
+/// What of containerd's interface is served.
+pub use api::containerd;
 /// CRI, as the tests speak it.
 pub use api::cri::v1 as cri;
 /// What podwrightd serves beside CRI.

@@ -31,6 +31,11 @@ impl Tools {
         self.dir.join("cni")
     }
 
+    /// containerd's client, unpacked by `e2e/ctr`.
+    pub fn ctr(&self) -> Option<PathBuf> {
+        Some(self.dir.join("ctr/ctr")).filter(|path| path.is_file())
+    }
+
     /// What `e2e/kubectls` could get.
     pub fn kubectls(&self) -> Vec<PathBuf> {
         let suites = std::fs::read_dir(self.dir.join("kubectl")).into_iter().flatten().flatten();

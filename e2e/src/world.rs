@@ -137,6 +137,10 @@ impl World {
         self.tools.cni()
     }
 
+    pub fn ctr(&self) -> Option<PathBuf> {
+        self.tools.ctr()
+    }
+
     pub fn kubectls(&self) -> Vec<PathBuf> {
         self.tools.kubectls()
     }

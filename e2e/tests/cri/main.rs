@@ -47,6 +47,7 @@ mod bad_transfer;
 mod bad_volume;
 mod capabilities;
 mod container;
+mod containerd;
 mod devices;
 mod events;
 mod exec;

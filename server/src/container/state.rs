@@ -28,7 +28,7 @@ pub(crate) enum State {
 }
 
 /// A container whose process was started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Running {
     pub pid: u32,
     pub started_at: Timestamp,
@@ -37,6 +37,9 @@ pub(crate) struct Running {
 /// A container that has ended, or could not begin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exited {
+    /// What its first process was called; 0 if it never ran.
+    #[serde(default)]
+    pub pid: u32,
     /// 0 if it never ran.
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
@@ -109,6 +112,7 @@ impl State {
         match (self, event) {
             (Self::Created, Event::Started(running)) => Ok(Self::Running(running)),
             (Self::Created, Event::StartFailed { at, message }) => Ok(Self::Exited(Exited {
+                pid: 0,
                 started_at: 0,
                 finished_at: at,
                 exit_code: START_ERROR_CODE,
@@ -116,15 +120,13 @@ impl State {
                 message,
             })),
             (Self::Created, Event::Ended { at, code, oom_killed }) => {
-                Ok(Self::Exited(ended(0, at, code, oom_killed)))
+                Ok(Self::Exited(ended(NEVER, at, code, oom_killed)))
             }
             (Self::Running(running), Event::Ended { at, code, oom_killed }) => {
-                Ok(Self::Exited(ended(running.started_at, at, code, oom_killed)))
+                Ok(Self::Exited(ended(*running, at, code, oom_killed)))
             }
-            (Self::Created, Event::Lost { at }) => Ok(Self::Exited(lost(0, at))),
-            (Self::Running(running), Event::Lost { at }) => {
-                Ok(Self::Exited(lost(running.started_at, at)))
-            }
+            (Self::Created, Event::Lost { at }) => Ok(Self::Exited(lost(NEVER, at))),
+            (Self::Running(running), Event::Lost { at }) => Ok(Self::Exited(lost(*running, at))),
             (Self::Running(_), Event::Started(_) | Event::StartFailed { .. })
             | (
                 Self::Exited(_),
@@ -146,19 +148,25 @@ impl State {
     }
 }
 
+/// What ran of a container that never did.
+const NEVER: Running = Running { pid: 0, started_at: 0 };
+
 /// OOMKilled needs both: the kernel killed in this cgroup, and the container did not end well by itself.
-fn ended(started_at: Timestamp, at: Timestamp, code: i32, oom_killed: bool) -> Exited {
+fn ended(ran: Running, at: Timestamp, code: i32, oom_killed: bool) -> Exited {
     let reason = match code {
         0 => Reason::Completed,
         _ if oom_killed => Reason::OomKilled,
         _ => Reason::Error,
     };
-    Exited { started_at, finished_at: at.max(1), exit_code: code, reason, message: String::new() }
+    let Running { pid, started_at } = ran;
+    let message = String::new();
+    Exited { pid, started_at, finished_at: at.max(1), exit_code: code, reason, message }
 }
 
-fn lost(started_at: Timestamp, at: Timestamp) -> Exited {
+fn lost(ran: Running, at: Timestamp) -> Exited {
     Exited {
-        started_at,
+        pid: ran.pid,
+        started_at: ran.started_at,
         finished_at: at,
         exit_code: UNKNOWN_CODE,
         reason: Reason::Unknown,
@@ -180,7 +188,7 @@ mod tests {
     use super::*;
 
     fn states() -> Vec<State> {
-        let exited = ended(5, 9, 0, false);
+        let exited = ended(Running { pid: 7, started_at: 5 }, 9, 0, false);
         vec![
             State::Created,
             State::Running(Running { pid: 7, started_at: 5 }),
@@ -225,7 +233,7 @@ mod tests {
             (137, false, Reason::Error),
             (1, false, Reason::Error),
         ] {
-            assert_eq!(ended(1, 2, code, oom).reason, reason, "{code} {oom}");
+            assert_eq!(ended(NEVER, 2, code, oom).reason, reason, "{code} {oom}");
         }
     }
 

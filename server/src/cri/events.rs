@@ -1,6 +1,7 @@
-//! GetContainerEvents: what happens to pods and containers, with the whole status of the pod, to any number of clients.
+//! What happens to pods and containers, to any number of clients: GetContainerEvents, with the whole status of the pod,
+//! and the events of containerd.
 //!
-//! One task reads the facts in their order, makes each into one message, and hands it to all. A client that does not
+//! One task reads the facts in their order, makes each into its messages, and hands them to all. A client that does not
 //! keep up is told so and cut off, since what it misses it would never know of; it lists anew and comes back. Nobody
 //! waits for it: neither what happens nor another client.
 
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::codegen::BoxStream;
 
+use super::containerd::events::{Told, told};
 use super::to_proto;
 use crate::container::fact::{Became, Fact};
 use crate::container::state::now;
@@ -23,61 +25,88 @@ const BEHIND: usize = 4096;
 /// Where clients subscribe.
 #[derive(Debug, Clone)]
 pub(super) struct Events {
-    sender: broadcast::Sender<Arc<cri::ContainerEventResponse>>,
+    cri: broadcast::Sender<Arc<cri::ContainerEventResponse>>,
+    containerd: broadcast::Sender<Arc<Told>>,
     stop: CancellationToken,
 }
 
 impl Events {
     /// Reads the facts from now until `stop`.
     pub(super) fn start(pods: Arc<Pods>, stop: CancellationToken) -> Self {
-        let (sender, _) = broadcast::channel(BEHIND);
-        let events = Self { sender: sender.clone(), stop: stop.clone() };
+        let (cri, containerd) = (broadcast::channel(BEHIND).0, broadcast::channel(BEHIND).0);
+        let events = Self { cri, containerd, stop };
+        let told = events.clone();
         // Not among the operations, which are waited for before the stop.
         let tasks = pods.node.tasks.clone();
         tasks.spawn(tracing::info_span!("events"), async move {
             tokio::select! {
-                () = pump(&pods, &sender) => {}
-                () = stop.cancelled() => {}
+                () = told.pump(&pods) => {}
+                () = told.ending() => {}
             }
         });
         events
     }
 
+    /// Returns once the daemon ends.
+    pub(super) async fn ending(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// What happens from now on.
     pub(super) fn subscribe(&self) -> BoxStream<cri::ContainerEventResponse> {
-        let receiver = Some(self.sender.subscribe());
-        let stop = self.stop.clone();
-        Box::pin(futures_util::stream::unfold((receiver, stop), |(receiver, stop)| async move {
+        self.follow(&self.cri, |event| Some(event.clone()))
+    }
+
+    /// The same in containerd's words, of what becomes a message.
+    pub(super) fn told<M: Send + 'static>(
+        &self,
+        message: impl Fn(&Told) -> Option<M> + Send + 'static,
+    ) -> BoxStream<M> {
+        self.follow(&self.containerd, message)
+    }
+
+    fn follow<T: Send + Sync + 'static, M: Send + 'static>(
+        &self,
+        sender: &broadcast::Sender<Arc<T>>,
+        message: impl Fn(&T) -> Option<M> + Send + 'static,
+    ) -> BoxStream<M> {
+        let state = (Some(sender.subscribe()), self.stop.clone(), message);
+        Box::pin(futures_util::stream::unfold(state, |(receiver, stop, message)| async move {
             let mut receiver = receiver?;
-            let received = tokio::select! {
-                received = receiver.recv() => received,
-                () = stop.cancelled() => return None,
-            };
-            match received {
-                Ok(event) => Some((Ok(event.as_ref().clone()), (Some(receiver), stop))),
-                Err(RecvError::Lagged(missed)) => {
-                    let text = format!("{missed} events were not read in time: list again");
-                    Some((Err(Status::data_loss(text)), (None, stop)))
+            loop {
+                let received = tokio::select! {
+                    received = receiver.recv() => received,
+                    () = stop.cancelled() => return None,
+                };
+                match received.map(|event| message(&event)) {
+                    Ok(Some(event)) => return Some((Ok(event), (Some(receiver), stop, message))),
+                    Ok(None) => {}
+                    Err(RecvError::Lagged(missed)) => {
+                        let text = format!("{missed} events were not read in time: list again");
+                        return Some((Err(Status::data_loss(text)), (None, stop, message)));
+                    }
+                    Err(RecvError::Closed) => return None,
                 }
-                Err(RecvError::Closed) => None,
             }
         }))
     }
-}
 
-async fn pump(pods: &Pods, sender: &broadcast::Sender<Arc<cri::ContainerEventResponse>>) {
-    let Some(mut facts) = pods.node.happened.read() else { return };
-    let mut last = 0;
-    while let Some(fact) = facts.recv().await {
-        // Looked up even if nobody listens: a sandbox that is gone is kept until its last fact was read.
-        let sandbox = pods.sandbox_of_fact(&fact);
-        if sender.receiver_count() == 0 {
-            continue;
-        }
-        // Strictly later than the one before: clients order by it.
-        last = now().max(last + 1);
-        if let Some(sandbox) = sandbox {
-            sender.send(Arc::new(message(pods, &fact, &sandbox, last))).ok();
+    async fn pump(&self, pods: &Pods) {
+        let Some(mut facts) = pods.node.happened.read() else { return };
+        let mut last = 0;
+        while let Some(fact) = facts.recv().await {
+            // Looked up even if nobody listens: what is gone is kept until its last fact was read.
+            let (sandbox, container) = (pods.sandbox_of_fact(&fact), pods.container_of_fact(&fact));
+            // Strictly later than the one before: clients order by it.
+            last = now().max(last + 1);
+            let Some(sandbox) = sandbox else { continue };
+            if self.cri.receiver_count() != 0 {
+                self.cri.send(Arc::new(message(pods, &fact, &sandbox, last))).ok();
+            }
+            if self.containerd.receiver_count() != 0 {
+                let events = told(pods, &fact, &sandbox, container.as_deref(), last);
+                events.into_iter().for_each(|one| drop(self.containerd.send(Arc::new(one))));
+            }
         }
     }
 }

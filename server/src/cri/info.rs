@@ -10,6 +10,7 @@ use crate::container::config::ContainerConfig;
 use crate::container::node::Node;
 use crate::container::state::State;
 use crate::sandbox::config::SandboxConfig;
+use crate::sandbox::state::Ready;
 use crate::sandbox::{Pods, Sandbox};
 
 type Info = BTreeMap<String, String>;
@@ -56,22 +57,7 @@ pub(super) fn sandbox(pods: &Pods, sandbox: &Sandbox) -> Info {
     let (fixed, now) = (&sandbox.fixed, sandbox.now());
     let ready = sandbox.ready();
     let netns = ready.as_ref().and_then(|ready| ready.netns.clone());
-    let of = |name: &str, path: Option<&std::path::PathBuf>| {
-        path.map(|path| json!({"type": name, "path": path}))
-    };
-    let namespaces: Vec<Value> = ready
-        .iter()
-        .flat_map(|ready| {
-            [
-                of("network", ready.netns.as_ref()),
-                of("ipc", ready.ipc.as_ref()),
-                of("uts", ready.uts.as_ref()),
-                of("pid", ready.pid.as_ref()),
-                of("user", ready.user.as_ref()),
-            ]
-        })
-        .flatten()
-        .collect();
+    let namespaces: Vec<Value> = ready.iter().flat_map(namespaces).collect();
     one(&json!({
         "pid": ready.as_ref().map_or(0, |ready| network_pid(pods, sandbox, ready.init_pid)),
         "shimPid": ready.as_ref().map_or(0, |ready| ready.shim_pid),
@@ -93,6 +79,21 @@ pub(super) fn sandbox(pods: &Pods, sandbox: &Sandbox) -> Info {
         "resources": now.resources,
         "held": now.plan,
     }))
+}
+
+/// The namespaces of a pod as an OCI spec names them.
+pub(super) fn namespaces(ready: &Ready) -> Vec<Value> {
+    let of = |name: &str, path: Option<&std::path::PathBuf>| {
+        path.map(|path| json!({"type": name, "path": path}))
+    };
+    let all = [
+        of("network", ready.netns.as_ref()),
+        of("ipc", ready.ipc.as_ref()),
+        of("uts", ready.uts.as_ref()),
+        of("pid", ready.pid.as_ref()),
+        of("user", ready.user.as_ref()),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// With `linux` nested as in the CRI message, where scripts look for it.
@@ -127,7 +128,8 @@ fn fields(value: Value) -> Map<String, Value> {
     }
 }
 
-fn network_pid(pods: &Pods, sandbox: &Sandbox, init: u32) -> u32 {
+/// A process by which the pod's network can be found; 0: it has none now.
+pub(super) fn network_pid(pods: &Pods, sandbox: &Sandbox, init: u32) -> u32 {
     if init != 0 {
         return init;
     }

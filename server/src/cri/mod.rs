@@ -10,6 +10,7 @@ use api::node::v1::node_server::NodeServer;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
 
@@ -17,6 +18,7 @@ use crate::sandbox::Pods;
 use crate::stream;
 use crate::telemetry::Tasks;
 
+mod containerd;
 mod containers;
 mod events;
 mod from_proto;
@@ -100,6 +102,7 @@ impl Server {
         let node = &self.pods.node;
         let flights = in_flight::InFlight::new(self.tasks.clone(), node.operations.clone());
         let events = events::Events::start(self.pods.clone(), stop.clone());
+        let containerd = containerd::Containerd::new(self.pods.clone(), events.clone());
         let gate = |ready: Ready| move |request| ready.check(request);
         let runtime = RuntimeServiceServer::new(runtime::Runtime::new(
             self.pods.clone(),
@@ -119,11 +122,14 @@ impl Server {
             self.ready.clone(),
         ))
         .max_encoding_message_size(MAX_MESSAGE);
+        let routes = Routes::default()
+            .add_service(InterceptedService::new(runtime, gate(self.ready.clone())))
+            .add_service(InterceptedService::new(images, gate(self.ready.clone())))
+            .add_service(ours);
         let served = tonic::transport::Server::builder()
             .layer(measure::Measure)
-            .add_service(InterceptedService::new(runtime, gate(self.ready.clone())))
-            .add_service(InterceptedService::new(images, gate(self.ready)))
-            .add_service(ours)
+            .layer(containerd::refusal::Refusal)
+            .add_routes(containerd.serve(routes, &gate(self.ready)))
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled())
             .await;
         if let Err(err) = served {

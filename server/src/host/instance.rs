@@ -36,6 +36,11 @@ impl Instance {
         Ok(Self(mark))
     }
 
+    /// The mark itself.
+    pub(crate) fn mark(&self) -> &str {
+        &self.0
+    }
+
     /// Where a sandbox's network namespace is pinned.
     pub(crate) fn netns(&self, id: &SandboxId) -> PathBuf {
         Path::new(NETNS_DIR).join(format!("{}{}", self.prefix(), id.short()))

@@ -128,6 +128,22 @@ pub(super) fn parse(bytes: &[u8], served_as: &str) -> Result<Document, Error> {
     }
 }
 
+/// The type of a document that was accepted once: what it says itself, else what its content makes it. `None`: it is
+/// neither manifest nor index.
+pub(super) fn media_type(bytes: &[u8]) -> Option<String> {
+    let raw: Raw = object(bytes, "manifest").ok()?;
+    if is_known(&raw.media_type) {
+        return Some(raw.media_type);
+    }
+    let inferred = match raw.config {
+        None if raw.manifests.is_some() => OCI_INDEX,
+        Some(config) if config.media_type == DOCKER_CONFIG => DOCKER_MANIFEST,
+        Some(_) => OCI_MANIFEST,
+        None => return None,
+    };
+    Some(inferred.to_owned())
+}
+
 fn is_index(media_type: &str) -> bool {
     matches!(media_type, DOCKER_LIST | OCI_INDEX)
 }
@@ -206,6 +222,25 @@ mod tests {
         let Ok(Document::Index(entries)) = parse(index.as_bytes(), OCI_INDEX) else { panic!() };
         assert_eq!(entries[0].platform.as_ref().unwrap().architecture, "arm64");
         assert!(parse(index.as_bytes(), "text/plain").is_ok());
+    }
+
+    #[test]
+    fn the_type_of_a_document_that_names_none() {
+        let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let mute = |config| {
+            let text = image(config, layer);
+            text.replace(&format!(r#""mediaType":"{OCI_MANIFEST}","#), "").into_bytes()
+        };
+        for (bytes, expected) in [
+            (image(DOCKER_CONFIG, layer).into_bytes(), Some(OCI_MANIFEST)),
+            (mute(DOCKER_CONFIG), Some(DOCKER_MANIFEST)),
+            (mute(OCI_CONFIG), Some(OCI_MANIFEST)),
+            (br#"{"schemaVersion":2,"manifests":[]}"#.to_vec(), Some(OCI_INDEX)),
+            (br#"{"architecture":"amd64"}"#.to_vec(), None),
+            (b"no JSON".to_vec(), None),
+        ] {
+            assert_eq!(media_type(&bytes).as_deref(), expected);
+        }
     }
 
     #[test]

@@ -337,6 +337,25 @@ impl Images {
         serde_json::from_slice(&bytes).ok()
     }
 
+    /// The media type and length of a manifest or index that is kept. Blocks on one small file.
+    pub(crate) fn document(&self, digest: &Digest) -> Option<(String, u64)> {
+        let bytes = self.0.content.read(digest, manifest::MAX_MANIFEST)?;
+        Some((manifest::media_type(&bytes)?, bytes.len() as u64))
+    }
+
+    /// Manifests, indexes, configs, and blobs where they are kept. Blocks.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub(crate) fn files(&self) -> Result<Vec<Digest>, Error> {
+        self.0.content.list()
+    }
+
+    /// One of them, as it is. Blocks.
+    pub(crate) fn open_file(&self, digest: &Digest) -> Option<std::fs::File> {
+        self.0.content.open_file(digest)
+    }
+
     /// Keeps layers for a container: of its image, or, at a start, those that its record names. Replaces what
     /// the container held before.
     ///

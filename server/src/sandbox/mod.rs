@@ -197,6 +197,7 @@ pub(crate) struct Pods {
     containers: RwLock<BTreeMap<ContainerId, Arc<Container>>>,
     /// Removed, with facts about them that were not read yet.
     departed: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
+    departed_containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
@@ -237,6 +238,7 @@ impl Pods {
             sandboxes: RwLock::default(),
             containers: RwLock::default(),
             departed: Mutex::default(),
+            departed_containers: Mutex::default(),
         }
     }
 
@@ -320,6 +322,7 @@ impl Pods {
 
     pub(crate) fn forget_container(&self, id: &ContainerId) {
         if let Some(gone) = write(&self.containers).remove(id) {
+            lock(&self.departed_containers).insert(id.clone(), gone.clone());
             self.node.happened.of_container(&gone.fixed.sandbox_id, id, Became::Deleted);
         }
     }
@@ -333,6 +336,16 @@ impl Pods {
         }
         let known = read(&self.sandboxes).get(&fact.sandbox_id).cloned();
         known.or_else(|| lock(&self.departed).get(&fact.sandbox_id).cloned())
+    }
+
+    /// The container that a fact is about, likewise.
+    pub(crate) fn container_of_fact(&self, fact: &Fact) -> Option<Arc<Container>> {
+        let id = fact.container_id.as_ref()?;
+        if fact.became == Became::Deleted {
+            return lock(&self.departed_containers).remove(id);
+        }
+        let known = read(&self.containers).get(id).cloned();
+        known.or_else(|| lock(&self.departed_containers).get(id).cloned())
     }
 }
 
