@@ -19,7 +19,11 @@ pub(crate) fn init(level: &str) {
     let own: Vec<String> = OWN.iter().map(|name| format!("{name}={level}")).collect();
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,{}", own.join(","))));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What cannot be written is lost; to say so on the same descriptor would be a panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         builder.json().init();
     } else {

@@ -1,6 +1,8 @@
 //! What the node says of itself.
 
 use e2e::cri::*;
+use e2e::image::catalogue::BUSYBOX;
+use e2e::pod::container;
 use e2e::{Options, World, eventually};
 
 fn condition(world: &World, name: &str) -> RuntimeCondition {
@@ -108,4 +110,27 @@ fn mistakes_in_the_configuration_are_told_at_once() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(told.contains("log_level") && told.contains("did you mean root?"), "{told}");
+}
+
+/// As when the journal that it wrote to is gone.
+#[test]
+fn a_log_that_takes_nothing_fails_nothing() {
+    let mut world = World::without_daemon(Options::default());
+    world.start_registry();
+    let dir = world.path("binaries");
+    std::fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::symlink(e2e::place::shim(), dir.join("podwright-shim")).unwrap();
+    let daemon = e2e::place::binary("podwrightd");
+    let script = format!("#!/bin/sh\nexec {} \"$@\" 2>/dev/full\n", daemon.display());
+    std::fs::write(dir.join("podwrightd"), script).unwrap();
+    world.sh(&format!("chmod 755 {}/podwrightd", dir.display()));
+    world.use_binaries(&dir);
+    world.start_daemon();
+    world.settle();
+    world.pull(BUSYBOX);
+    let pod = world.pod("quiet");
+    let id = pod.run(container("c", BUSYBOX, &[]));
+    assert_eq!(world.exec(&id, "echo out"), "out\n");
+    pod.end();
+    world.finish();
 }
