@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::config::Resources;
+use super::exec::PROCESS_FILE;
 use super::node::Node;
 use super::shim::Shim;
 use super::spec;
@@ -37,11 +40,11 @@ pub(crate) async fn update(
         state @ State::Exited(_) => return Err(wrong(container, &state)),
     };
     operation.enter("recording the new limits")?;
-    let path = container.fixed.bundle.join("config.json");
+    let bundle = container.fixed.bundle.clone();
     let floor = node.facts.oom_score_adj_floor.map_or(i64::MIN, i64::from);
     let oom_score_adj = (wanted.oom_score_adj != 0).then(|| wanted.oom_score_adj.max(floor));
     let json = serde_json::to_vec(&linux).map_err(internal)?;
-    let (at, limits) = (path.clone(), json.clone());
+    let (at, limits) = (bundle.clone(), json.clone());
     let before = blocking(move || rewrite(&at, &limits, oom_score_adj)).await?;
     let changing = Changing { resources: merged.clone(), ..container.now() };
     let record = container.record(changing);
@@ -54,7 +57,7 @@ pub(crate) async fn update(
     let keep = |record: &_| node.keep_later(record, container);
     if let Err(err) = changed.await {
         container.set_resources(container.now().resources, keep);
-        if let Err(err) = blocking(move || replace(&path, &before)).await {
+        if let Err(err) = blocking(move || before.restore(&bundle)).await {
             tracing::error!(container = %container.id(), %err, "its bundle has limits that are not in force");
         }
         return Err(err);
@@ -110,22 +113,58 @@ fn internal(err: serde_json::Error) -> Error {
     Error::Internal(err.to_string())
 }
 
-/// Puts new limits into a spec; the spec as it was. Device rules are not part of an update: what there is of them
+/// The name of a bundle's spec.
+const SPEC: &str = "config.json";
+
+/// A bundle's files as they were.
+struct Bundle {
+    spec: Vec<u8>,
+    /// `None`: it was not changed.
+    process: Option<Vec<u8>>,
+}
+
+impl Bundle {
+    /// Blocks.
+    fn restore(&self, bundle: &Path) -> Result<()> {
+        if let Some(process) = &self.process {
+            replace(&bundle.join(PROCESS_FILE), process)?;
+        }
+        replace(&bundle.join(SPEC), &self.spec)
+    }
+}
+
+/// Puts new limits into a bundle; what it was before. Device rules are not part of an update: what there is of them
 /// stays. Blocks.
-fn rewrite(path: &Path, limits: &[u8], oom_score_adj: Option<i64>) -> Result<Vec<u8>> {
-    use serde_json::Value;
-    let before = std::fs::read(path).map_err(Error::io("read", path))?;
-    let mut spec: Value = serde_json::from_slice(&before).map_err(internal)?;
+fn rewrite(bundle: &Path, limits: &[u8], oom_score_adj: Option<i64>) -> Result<Bundle> {
+    let path = bundle.join(SPEC);
+    let spec = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    let mut json: Value = serde_json::from_slice(&spec).map_err(internal)?;
     let fresh: Value = serde_json::from_slice(limits).map_err(internal)?;
-    let old = spec.pointer_mut("/linux/resources").and_then(Value::as_object_mut);
+    let old = json.pointer_mut("/linux/resources").and_then(Value::as_object_mut);
     if let (Some(old), Value::Object(fresh)) = (old, fresh) {
         old.extend(fresh.into_iter().filter(|(_, value)| !value.is_null()));
     }
-    // For a container that is not started yet.
-    if let (Some(score), Some(wanted)) = (spec.pointer_mut("/process/oomScoreAdj"), oom_score_adj) {
-        *score = wanted.into();
+    // For a container that is not started yet, and for the commands of one that is.
+    let mut before = Bundle { spec, process: None };
+    if let Some(wanted) = oom_score_adj {
+        if let Some(score) = json.pointer_mut("/process/oomScoreAdj") {
+            *score = wanted.into();
+        }
+        before.process = Some(rescore(&bundle.join(PROCESS_FILE), wanted)?);
     }
-    replace(path, &serde_json::to_vec(&spec).map_err(internal)?)?;
+    if let Err(err) = replace(&path, &serde_json::to_vec(&json).map_err(internal)?) {
+        before.restore(bundle).ok();
+        return Err(err);
+    }
+    Ok(before)
+}
+
+/// The file as it was.
+fn rescore(path: &Path, wanted: i64) -> Result<Vec<u8>> {
+    let before = std::fs::read(path).map_err(Error::io("read", path))?;
+    let mut process: Value = serde_json::from_slice(&before).map_err(internal)?;
+    process["oomScoreAdj"] = wanted.into();
+    replace(path, &serde_json::to_vec(&process).map_err(internal)?)?;
     Ok(before)
 }
 
@@ -145,22 +184,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_merged_into_the_spec_and_can_be_taken_back() {
+    fn limits_are_merged_into_the_bundle_and_can_be_taken_back() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.json");
         let spec = r#"{"process":{"oomScoreAdj":0},
             "linux":{"resources":{"devices":[{"allow":false}],"pids":{"limit":7}}}}"#;
-        std::fs::write(&path, spec).unwrap();
-        let before = rewrite(&path, br#"{"cpu":{"shares":5},"pids":null}"#, Some(9)).unwrap();
-        let after: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let read = |file: &str| std::fs::read_to_string(dir.path().join(file)).unwrap();
+        std::fs::write(dir.path().join(SPEC), spec).unwrap();
+        std::fs::write(dir.path().join(PROCESS_FILE), r#"{"cwd":"/"}"#).unwrap();
+        let limits = br#"{"cpu":{"shares":5},"pids":null}"#;
+        let before = rewrite(dir.path(), limits, Some(9)).unwrap();
+        let after: Value = serde_json::from_str(&read(SPEC)).unwrap();
         let resources = &after["linux"]["resources"];
         assert_eq!(resources["cpu"]["shares"], 5);
         assert_eq!(after["process"]["oomScoreAdj"], 9);
         assert_eq!(resources["pids"]["limit"], 7);
         assert_eq!(resources["devices"][0]["allow"], false);
-        replace(&path, &before).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), spec);
-        assert!(!path.with_extension("new").exists());
+        let process: Value = serde_json::from_str(&read(PROCESS_FILE)).unwrap();
+        assert_eq!((&process["oomScoreAdj"], &process["cwd"]), (&9.into(), &"/".into()));
+        before.restore(dir.path()).unwrap();
+        assert_eq!((read(SPEC).as_str(), read(PROCESS_FILE).as_str()), (spec, r#"{"cwd":"/"}"#));
+        // Without a score of its own a change leaves that of commands alone.
+        rewrite(dir.path(), limits, None).unwrap();
+        assert_eq!(read(PROCESS_FILE), r#"{"cwd":"/"}"#);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

@@ -101,10 +101,13 @@ async fn run(pod: &Rc<Pod>, task: &Task, exec: &Exec) -> Result<Process, Failure
     let spec = scratch(&task.bundle, "process");
     let pid_file = scratch(&task.bundle, "pid");
     fs::write(&spec, &exec.spec).map_err(Failure::io("process document"))?;
+    let score = score(&exec.spec);
     let expecting = reactor::expect();
-    let called = match call(pod, task, console.as_ref(), &spec, &pid_file, ends) {
+    let called = match call(pod, task, console.as_ref(), &spec, &pid_file, score, ends) {
         Ok(call) => {
             exec.call.set(call.pid);
+            // crun gives its own score on.
+            set_score(call.pid, score);
             call.finish().await.map_err(Failure::unknown)
         }
         Err(failure) => Err(failure),
@@ -114,6 +117,8 @@ async fn run(pod: &Rc<Pod>, task: &Task, exec: &Exec) -> Result<Process, Failure
     let pid = called.and_then(|()| read_pid(&pid_file));
     let _ = fs::remove_file(&pid_file);
     let pid = pid?;
+    // runc gives the one that the container was created with, which may have changed.
+    set_score(pid, score);
     let reaped = reactor::watch(pid);
     drop(expecting);
     let process = Process {
@@ -140,6 +145,7 @@ fn call(
     console: Option<&ConsoleListener>,
     spec: &Path,
     pid_file: &Path,
+    score: Option<i64>,
     ends: Ends,
 ) -> Result<Call, Failure> {
     let log = scratch(&task.bundle, "log");
@@ -151,10 +157,23 @@ fn call(
         line.extend([OsStr::new("--console-socket"), console.path().as_os_str()]);
     }
     line.push(OsStr::new(&task.id));
-    let mut command = stage::runtime(pod.restore_score, &stage::Scene::default(), &log, &line);
+    let restore = pod.restore_score.filter(|_| score.is_none());
+    let mut command = stage::runtime(restore, &stage::Scene::default(), &log, &line);
     command.current_dir(&task.bundle).stdin(ends.stdin).stdout(ends.stdout).stderr(ends.stderr);
     let what = format!("{} exec", task.runtime.name());
     Call::spawn(&mut command, what, log, None).map_err(Failure::io(task.runtime.name()))
+}
+
+/// The `oom_score_adj` that the process is to have, whatever ours is and that of its container was.
+fn score(process: &[u8]) -> Option<i64> {
+    serde_json::from_slice::<serde_json::Value>(process).ok()?["oomScoreAdj"].as_i64()
+}
+
+/// As far as the kernel lets us; one that is gone needs none.
+fn set_score(pid: u32, score: Option<i64>) {
+    if let Some(score) = score {
+        let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
+    }
 }
 
 /// Reports the end of an exec.
