@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,8 +28,15 @@ impl Daemon {
         let program = if world.options.failpoints { "podwrightd-failpoints" } else { "podwrightd" };
         let own = || place::binary(program);
         let program = world.binaries.as_ref().map_or_else(own, |dir| dir.join("podwrightd"));
+        // As policies have it for who runs containers.
+        let domain: &[&str] = match Path::new("/sys/fs/selinux/enforce").exists() {
+            true if world.options.security_modules => &["runcon", "--type", "container_engine_t"],
+            _ => &["env"],
+        };
         let mut nsenter = world
-            .command(program)
+            .command(domain[0])
+            .args(&domain[1..])
+            .arg(program)
             .env("PODWRIGHT_FAILPOINTS", world.failpoints().control())
             .arg("--config")
             .arg(world.path("config.toml"))

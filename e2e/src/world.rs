@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
@@ -31,6 +32,9 @@ pub struct Options {
     pub host_network: bool,
     /// Run the daemon that has failpoints.
     pub failpoints: bool,
+    /// Whether the kernel's AppArmor and SELinux are in sight. What is loaded into them is everybody's, so they are
+    /// where the machine belongs to the tests, see [`World::owns_machine`], and nowhere else.
+    pub security_modules: bool,
 }
 
 impl Default for Options {
@@ -41,6 +45,7 @@ impl Default for Options {
             conflist: None,
             host_network: false,
             failpoints: false,
+            security_modules: World::owns_machine(),
         }
     }
 }
@@ -66,6 +71,11 @@ pub struct World {
 }
 
 impl World {
+    /// Whether the kernel belongs to the tests, as `./dev vm-test` says.
+    pub fn owns_machine() -> bool {
+        std::env::var_os("PODWRIGHT_OWN_MACHINE").is_some()
+    }
+
     /// A world with a registry and a daemon that answers.
     pub fn start(options: Options) -> Self {
         let mut world = Self::without_daemon(options);
@@ -79,10 +89,9 @@ impl World {
     pub fn without_daemon(options: Options) -> Self {
         assert!(rustix::process::geteuid().is_root(), "this needs root: sudo ./dev test");
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        static SWEPT: Once = Once::new();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        if number == 0 {
-            sweep();
-        }
+        SWEPT.call_once(sweep);
         let dir = tempfile::Builder::new()
             .prefix(&format!("{}-{number}-", std::process::id()))
             .tempdir_in(place::scratch())
@@ -378,12 +387,14 @@ fn enter_new_namespaces(options: &Options) -> (Child, u32) {
          mount -t tmpfs -o mode=755 podwright-e2e /var/log\n\
          if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi\n",
     );
-    // What containers may do is the same on every machine, and the host's policy gets no profile of ours.
-    script.push_str(
-        "enabled=/sys/module/apparmor/parameters/enabled\n\
-         if test -e $enabled; then mount --bind /dev/null $enabled; fi\n\
-         if mountpoint -q /sys/fs/selinux; then umount -l /sys/fs/selinux; fi\n",
-    );
+    // What containers may do is the same on every machine, and the host's policy gets no profile of ours. Nothing of
+    // the sysfs itself is covered: users of their own could not mount one then.
+    if !options.security_modules {
+        script.push_str(
+            "if test -e /sys/kernel/security; then mount -t tmpfs none /sys/kernel/security; fi\n\
+             if mountpoint -q /sys/fs/selinux; then umount -l /sys/fs/selinux; fi\n",
+        );
+    }
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     if !options.host_network {

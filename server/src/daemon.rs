@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::host::apparmor::AppArmor;
 use crate::host::instance::Instance;
-use crate::host::{Host, cgroup};
+use crate::host::{Host, cgroup, owners};
 use crate::image::{Images, Settings};
 use crate::operation::Operations;
 use crate::resource::Hands;
@@ -114,7 +114,7 @@ fn tidy_up(pods: &Pods) {
 
 /// Makes what everything works with.
 fn assemble(config: Config, instance: Instance) -> Result<Pods> {
-    let host = Host::probe(&config)?;
+    let mut host = Host::probe(&config)?;
     if !host.sys_resource {
         tracing::warn!(
             "without CAP_SYS_RESOURCE: oom_score_adj is not lowered below {} and hard limits are not raised",
@@ -137,6 +137,13 @@ fn assemble(config: Config, instance: Instance) -> Result<Pods> {
             .map_err(|err| Error::Image(err.to_string()))
     })?;
     let snapshotter = Arc::new(snapshotter);
+    if let Err(err) = owners::can_be_mapped(snapshotter.root()) {
+        tracing::warn!(
+            "pods can have no users of their own: owners cannot be mapped on the file system of {}: {err}",
+            snapshotter.root().display()
+        );
+        host.without_user_namespaces();
+    }
     let (tasks, operations) = (Tasks::default(), Operations::default());
     let copies = config.root.join("images/records");
     let database = Store::open(&databases.join("images"), &copies, &[image::RECORDS])?;

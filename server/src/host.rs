@@ -14,6 +14,7 @@ pub(crate) mod apparmor;
 pub(crate) mod cgroup;
 pub(crate) mod features;
 pub(crate) mod instance;
+pub(crate) mod owners;
 pub(crate) mod process;
 pub(crate) mod selinux;
 pub(crate) mod storage;
@@ -53,14 +54,24 @@ pub(crate) struct Handler {
     pub features: Features,
 }
 
-/// What the names of runtimes begin with whose containers have a network stack of their own.
-const OWN_NETWORK: [&str; 2] = ["kata", "runsc"];
+/// What the names of runtimes begin with that run containers in a VM.
+const VM: &str = "kata";
+/// Of those whose containers have a network stack of their own.
+const OWN_NETWORK: [&str; 2] = [VM, "runsc"];
 
 impl Handler {
     /// Whether its containers have a network stack that the host's namespaces do not show: VMs and gVisor.
     pub(crate) fn has_own_network(&self) -> bool {
-        let name = self.binary.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        OWN_NETWORK.iter().any(|one| name.starts_with(one))
+        OWN_NETWORK.iter().any(|one| self.program().starts_with(one))
+    }
+
+    /// Whether its pods run in VMs.
+    pub(crate) fn is_vm(&self) -> bool {
+        self.program().starts_with(VM)
+    }
+
+    fn program(&self) -> &str {
+        self.binary.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 }
 
@@ -103,6 +114,11 @@ impl Host {
             selinux: selinux::SeLinux::probe(Path::new("/")),
             storage: storage::Storage::default(),
         })
+    }
+
+    /// Says of all handlers that their pods can have no users of their own.
+    pub(crate) fn without_user_namespaces(&mut self) {
+        self.handlers.values_mut().for_each(|handler| handler.features.user_namespaces = false);
     }
 
     /// The handler that a pod named; empty is the default.

@@ -1,7 +1,7 @@
-//! The daemon's only unsafe code: telling tokio that a descriptor stays what it is, and a call that no crate has.
+//! The daemon's only unsafe code: telling tokio that a descriptor stays what it is, and calls that no crate has.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -49,4 +49,59 @@ pub(crate) fn io_priority() -> i32 {
     // SAFETY: ioprio_get takes two numbers and touches no memory of the process.
     let told = unsafe { libc::syscall(libc::SYS_ioprio_get, which, who) };
     i32::try_from(told).unwrap_or(-1)
+}
+
+/// Makes a user namespace and hands it to `with`, beside the pid of the process in it, which ends with this call.
+///
+/// # Errors
+/// When the kernel makes none.
+pub(crate) fn in_user_namespace<T>(with: impl FnOnce(u32) -> io::Result<T>) -> io::Result<T> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (end, other) = (reader.as_raw_fd(), writer.as_raw_fd());
+    let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and without a stack of its own the child is a copy of this thread, as after fork(2). It
+    // takes no lock and frees nothing: it makes three system calls, on descriptors of its own copy and a byte of its own
+    // stack, and ends.
+    let child = unsafe {
+        match libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) {
+            0 => {
+                let mut byte = 0_u8;
+                libc::close(other);
+                libc::read(end, (&raw mut byte).cast(), 1);
+                libc::_exit(0)
+            }
+            child => child,
+        }
+    };
+    let child = u32::try_from(child).map_err(|_| io::Error::last_os_error())?;
+    drop(reader);
+    let result = with(child);
+    drop(writer);
+    let pid = i32::try_from(child).ok().and_then(rustix::process::Pid::from_raw);
+    rustix::process::waitpid(pid, rustix::process::WaitOptions::empty())?;
+    result
+}
+
+/// Maps the owners of a detached mount's files into a user namespace (mount_setattr(2) with `MOUNT_ATTR_IDMAP`).
+///
+/// # Errors
+/// `EINVAL` where the file system cannot do that.
+pub(crate) fn map_owners(tree: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let namespace = u64::try_from(namespace.as_raw_fd()).unwrap_or(u64::MAX);
+    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+    let attributes: [u64; 4] = [MOUNT_ATTR_IDMAP, 0, 0, namespace];
+    // SAFETY: the path is an empty C string and the attributes, whose size is given, outlive the call, which only reads
+    // them; both descriptors are open.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

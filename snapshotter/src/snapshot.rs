@@ -125,7 +125,7 @@ impl Snapshotter {
     fn top(&self, recipe: &Recipe) -> PathBuf {
         match recipe.layers.last() {
             Some(layer) => self.tree(layer),
-            None => self.root.join("empty"),
+            None => self.empty(),
         }
     }
 
@@ -138,11 +138,11 @@ impl Snapshotter {
         let trees = recipe.layers.iter().rev().map(|layer| self.tree(layer));
         let mut layers: Vec<PathBuf> = trees.collect();
         if read_only && layers.is_empty() {
-            return Ok(vec![Mount::bind(self.root.join("empty"), true)]);
+            return Ok(vec![Mount::bind(self.empty(), true)]);
         }
         // An overlay needs a layer below a writable one, and two if all are read-only.
         if layers.len() < if read_only { 2 } else { 1 } {
-            layers.push(self.root.join("empty"));
+            layers.push(self.empty());
         }
         let own = |name| (!read_only).then(|| path.join(name));
         Ok(vec![Mount {

@@ -132,6 +132,11 @@ impl Snapshotter {
         &self.root
     }
 
+    /// A directory with nothing in it, for overlays that have too few.
+    pub fn empty(&self) -> PathBuf {
+        self.root.join("empty")
+    }
+
     /// Which kind was asked for or found to work; never [`Kind::Auto`].
     pub fn kind(&self) -> Kind {
         self.kind

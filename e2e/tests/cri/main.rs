@@ -35,6 +35,7 @@ macro_rules! on_each_runtime {
     };
 }
 
+mod apparmor;
 mod bad_archive;
 mod bad_disk;
 mod bad_frozen;
@@ -73,6 +74,7 @@ mod resources;
 mod restart;
 mod sandbox;
 mod seccomp;
+mod selinux;
 mod stats;
 mod userns;
 mod verify;

@@ -298,3 +298,30 @@ fn what_is_no_pod_s_range_is_refused() {
     pod.end();
     world.finish();
 }
+
+/// The kubelet looks at the handler's features before it asks for a pod with users of its own.
+#[test]
+fn a_file_system_that_cannot_map_owners_is_told() {
+    let mut world = World::without_daemon(e2e::Options::default());
+    world.start_registry();
+    let snapshots = world.path("root/snapshots").display().to_string();
+    world.sh(&format!("mkdir -p {snapshots} && mount -t ramfs ramfs {snapshots}"));
+    world.start_daemon();
+    world.settle();
+    world.pull(BUSYBOX);
+    let status = world.client.status(StatusRequest::default()).unwrap();
+    for handler in &status.runtime_handlers {
+        assert!(!handler.features.unwrap().user_namespaces, "{handler:?}");
+    }
+    assert!(!status.features.unwrap().user_namespaces_host_network);
+    let made = world.try_pod(pod_config(&world, "refused")).map(|pod| pod.id);
+    refused(&made, Code::Unimplemented, "has no user namespaces on this node");
+    let log = world.read(world.path("daemon.log"));
+    assert!(log.contains("owners cannot be mapped on the file system of"), "{log}");
+    // All others are as they were.
+    let pod = world.pod("plain");
+    let id = pod.run(container("c", BUSYBOX, &[]));
+    assert_eq!(words(&world.exec(&id, "cat /proc/self/uid_map"))[1], "0");
+    pod.end();
+    world.finish();
+}

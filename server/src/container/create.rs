@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use snapshotter::LayerId;
-use snapshotter::mount::Kind;
 
 use super::config::{ContainerConfig, Mount, UsernsOptions};
 use super::node::Node;
@@ -204,14 +203,13 @@ fn build(
         let prepared = node.hands.snapshotter.prepare(id.as_str(), image.layers());
         prepared.map_err(|err| Error::Image(err.to_string()))
     })?;
+    let label = labels.as_ref().map(|labels| labels.mount.as_str());
     let volumes = failpoint::step("create/volumes", || {
-        volume::prepare(&node.hands.snapshotter, &id, &config, &volumes)
+        volume::prepare(&node.hands.snapshotter, &id, &config, &volumes, label)
     })?;
-
-    if let Some(labels) = &labels {
-        for mount in mounts.iter().filter(|mount| mount.kind == Kind::Bind) {
-            relabel(&mount.source, &labels.mount, &|| false).map_err(Error::Internal)?;
-        }
+    if let Some(label) = label {
+        let labelled = volume::relabel_copies(&node.hands.snapshotter, &mounts, label);
+        labelled.map_err(Error::Internal)?;
     }
     let view = view(&image.config);
     let lower: Vec<PathBuf> = mounts.iter().flat_map(volume::directories).collect();

@@ -16,6 +16,7 @@ use tokio::net::unix::pipe;
 
 use super::Container;
 use super::node::Node;
+use super::relabel::relabel;
 use super::shim::{Exec, Shim};
 use super::state::State;
 use crate::error::{Error, Result};
@@ -299,12 +300,20 @@ async fn prepare(container: &Container, command: &Command) -> Result<Exec> {
     let id = crate::id::ContainerId::random().short().to_owned();
     let dir = container.fixed.bundle.join(DIR).join(&id);
     let (bundle, command) = (container.fixed.bundle.clone(), command.clone());
+    let label = container.fixed.mount_label.clone();
     blocking(move || {
         let process = process(&bundle, &command)?;
         failpoint::step("exec/directory", || {
             std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))
         })?;
-        let fifo = |wanted: bool, name| wanted.then(|| fifo(dir.join(name))).transpose();
+        let fifo = |wanted: bool, name| {
+            let made = wanted.then(|| fifo(dir.join(name))).transpose()?;
+            // The process opens files of its own label, and none of ours.
+            if let (Some(path), Some(label)) = (&made, &label) {
+                relabel(path, label, &|| false).map_err(Error::Internal)?;
+            }
+            Ok::<_, Error>(made)
+        };
         let stdin = fifo(command.stdin, "stdin")?;
         let stdout = fifo(command.stdout, "stdout")?;
         let stderr = fifo(command.stderr && !command.terminal, "stderr")?;

@@ -15,6 +15,7 @@ use snapshotter::{LayerId, Snapshotter};
 use super::config::{self, ContainerConfig};
 use super::facts;
 use super::node::Node;
+use super::relabel::relabel;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::image::Image;
@@ -89,18 +90,36 @@ pub(super) fn prepare(
     id: &ContainerId,
     config: &ContainerConfig,
     wanted: &[Wanted],
+    label: Option<&str>,
 ) -> Result<Vec<Volume>> {
     let one = |wanted: &Wanted| {
         let Wanted { mount, image } = wanted;
         let because = |err: String| failed(*mount, err);
         let view = snapshotter.view(&key(id, *mount), image.layers());
         let mounts = view.map_err(|err| because(err.to_string()))?;
-        at_sub_path(mounts, &config.mounts[*mount].image_sub_path)
+        if let Some(label) = label {
+            relabel_copies(snapshotter, &mounts, label).map_err(because)?;
+        }
+        at_sub_path(mounts, &config.mounts[*mount].image_sub_path, &snapshotter.empty())
             .map_err(|err| because(err.to_string()))?;
         let layers = image.layers().iter().map(ToString::to_string).collect();
         Ok(Volume { mount: *mount, image: image.id.to_string(), layers })
     };
     wanted.iter().map(one).collect()
+}
+
+/// Labels what was copied for one container alone; an overlay is mounted with its label. Blocks.
+pub(super) fn relabel_copies(
+    snapshotter: &Snapshotter,
+    mounts: &[Mount],
+    label: &str,
+) -> Result<(), String> {
+    let of_all = snapshotter.empty();
+    let mut copies = mounts.iter().filter(|mount| mount.kind == Kind::Bind);
+    copies.try_for_each(|copy| match copy.source == of_all {
+        true => Ok(()),
+        false => relabel(&copy.source, label, &|| false),
+    })
 }
 
 /// Where the spec binds the volume from.
@@ -122,7 +141,8 @@ pub(super) fn mounts(
             .map_err(|err| because(err.to_string()))?
             .ok_or_else(|| because(format!("snapshot {key} is gone")))?;
         let sub_path = &container.config.mounts[volume.mount].image_sub_path;
-        let view = at_sub_path(view, sub_path).map_err(|err| because(err.to_string()))?;
+        let view = at_sub_path(view, sub_path, &snapshotter.empty());
+        let view = view.map_err(|err| because(err.to_string()))?;
         all.extend(view.into_iter().map(|mount| (mount, source(&container.bundle, volume.mount))));
     }
     Ok(all)
@@ -137,8 +157,8 @@ fn failed(mount: usize, why: impl std::fmt::Display) -> Error {
     Error::Image(format!("ImageVolumeMountFailed: mounts[{mount}]: {why}"))
 }
 
-/// The same view from a directory below its root.
-fn at_sub_path(mounts: Vec<Mount>, sub_path: &str) -> Result<Vec<Mount>> {
+/// The same view from a directory below its root; `empty` has nothing in it.
+fn at_sub_path(mounts: Vec<Mount>, sub_path: &str, empty: &Path) -> Result<Vec<Mount>> {
     if sub_path.is_empty() {
         return Ok(mounts);
     }
@@ -146,15 +166,14 @@ fn at_sub_path(mounts: Vec<Mount>, sub_path: &str) -> Result<Vec<Mount>> {
         let roots = directories(&mount);
         let missing = || Error::invalid("image_sub_path", format!("{sub_path:?} is no directory"));
         let mut found = facts::image_directory(&roots, Path::new(sub_path))?.ok_or_else(missing)?;
-        // A read-only overlay takes two directories at least.
-        match found.pop() {
-            Some(only) if found.is_empty() => Ok(Mount::bind(only, true)),
-            last => {
-                found.extend(last);
-                mount.layers = found;
-                Ok(mount)
-            }
+        match (&mount.kind, found.len()) {
+            // A read-only overlay takes two directories at least. It stays one: a label can be laid over its files.
+            (Kind::Overlay, 1) => found.push(empty.to_owned()),
+            (Kind::Overlay, _) => {}
+            _ => return Ok(found.pop().map_or(mount, |only| Mount::bind(only, true))),
         }
+        mount.layers = found;
+        Ok(mount)
     };
     mounts.into_iter().map(one).collect()
 }
@@ -183,14 +202,21 @@ mod tests {
         std::os::unix::fs::symlink(dir.path(), layers[0].join("out")).unwrap();
         let overlay =
             Mount { kind: Kind::Overlay, layers: layers.clone(), ..Mount::bind("", true) };
-        let at =
-            |path: &str| at_sub_path(vec![overlay.clone()], path).map(|mounts| mounts[0].clone());
+        let empty = dir.path().join("empty");
+        let of = |mount: &Mount, path: &str| {
+            at_sub_path(vec![mount.clone()], path, &empty).map(|mounts| mounts[0].clone())
+        };
+        let at = |path: &str| of(&overlay, path);
         assert_eq!(at("").unwrap(), overlay);
         for path in ["a/b", "/a/./b", "link/b", "../a/b", "a/b/c/.."] {
             let both = [layers[0].join("a/b"), layers[2].join("a/b")];
             assert_eq!(at(path).unwrap().layers, both, "{path}");
         }
-        assert_eq!(at("only").unwrap(), Mount::bind(layers[2].join("only"), true));
+        let only = at("only").unwrap();
+        assert_eq!(only.kind, Kind::Overlay, "a label needs one");
+        assert_eq!(only.layers, [layers[2].join("only"), empty.clone()]);
+        let native = of(&Mount::bind(&layers[2], true), "only").unwrap();
+        assert_eq!(native, Mount::bind(layers[2].join("only"), true));
         assert_eq!(at("/").unwrap().layers, layers);
         for path in ["none", "file", "file/x", "out"] {
             let err = at(path).unwrap_err().to_string();

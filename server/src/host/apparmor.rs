@@ -36,10 +36,12 @@ pub(crate) struct AppArmor {
 }
 
 impl AppArmor {
-    /// `None` where it is not enabled. `root` is the directory that everything of the system is looked for in.
+    /// `None` where it is not enabled, or nobody tells which profiles are loaded: in a container of somebody else's it is
+    /// not ours to use. `root` is the directory that everything of the system is looked for in.
     pub(crate) fn probe(root: &Path, state: &Path) -> Option<Self> {
         let enabled = std::fs::read_to_string(root.join(ENABLED)).ok()?;
-        (enabled.trim() == "Y").then(|| Self {
+        let told = root.join(LOADED).exists();
+        (told && enabled.trim() == "Y").then(|| Self {
             root: root.to_owned(),
             text: state.join("apparmor"),
             parser: find_on_path(PARSER),
@@ -205,8 +207,10 @@ mod tests {
         assert!(AppArmor::probe(dir.path(), dir.path()).is_none());
         let enabled = dir.path().join(ENABLED);
         std::fs::create_dir_all(enabled.parent().unwrap()).unwrap();
-        std::fs::write(&enabled, "N\n").unwrap();
-        assert!(AppArmor::probe(dir.path(), dir.path()).is_none());
+        for said in ["N\n", "Y\n"] {
+            std::fs::write(&enabled, said).unwrap();
+            assert!(AppArmor::probe(dir.path(), dir.path()).is_none(), "{said}");
+        }
     }
 
     #[test]

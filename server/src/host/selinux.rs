@@ -15,6 +15,7 @@ const CONFIG: &str = "etc/selinux/config";
 const CONTEXTS: &str = "contexts/lxc_contexts";
 /// Of a policy that says nothing.
 const PROCESS: &str = "system_u:system_r:container_t:s0";
+const VM_PROCESS: &str = "system_u:system_r:container_kvm_t:s0";
 const FILE: &str = "system_u:object_r:container_file_t:s0";
 /// Policies have as many categories: c0 to c1023.
 const CATEGORIES: u16 = 1024;
@@ -52,6 +53,8 @@ pub(crate) struct SeLinux {
     /// Takes a label, and refuses one that the policy does not know.
     check: PathBuf,
     defaults: Labels,
+    /// The process of a pod in a VM is the VM's monitor, which needs other rights.
+    vm_process: String,
     pub levels: Levels,
 }
 
@@ -96,16 +99,24 @@ impl SeLinux {
     /// `None` where it is off. `root` is the directory that everything of the system is looked for in.
     pub(crate) fn probe(root: &Path) -> Option<Self> {
         let mounted = root.join(MOUNTED);
-        mounted.join("enforce").exists().then(|| Self {
-            check: mounted.join("context"),
-            defaults: defaults(root),
-            levels: Levels::default(),
+        mounted.join("enforce").exists().then(|| {
+            let (defaults, said) = defaults(root);
+            let check = mounted.join("context");
+            // Not every policy has something for VMs.
+            let known = |label: &&str| is_known(&check, label).is_ok();
+            let vm_process = said.or_else(|| Some(VM_PROCESS).filter(known).map(str::to_owned));
+            let vm_process = vm_process.unwrap_or_else(|| defaults.process.clone());
+            Self { check, defaults, vm_process, levels: Levels::default() }
         })
     }
 
     /// The labels of a pod on a level of its own.
-    pub(crate) fn pod(&self, level: &str) -> Labels {
-        self.defaults.with(Wish { level, ..Wish::default() })
+    pub(crate) fn pod(&self, level: &str, in_vm: bool) -> Labels {
+        let mut labels = self.defaults.clone();
+        if in_vm {
+            labels.process.clone_from(&self.vm_process);
+        }
+        labels.with(Wish { level, ..Wish::default() })
     }
 
     /// Whether the policy that is loaded knows these. Blocks.
@@ -113,20 +124,20 @@ impl SeLinux {
     /// # Errors
     /// A text that names the label.
     pub(crate) fn check(&self, labels: &Labels) -> Result<(), String> {
-        for label in [&labels.process, &labels.mount] {
-            let mut kernel = std::fs::File::options()
-                .write(true)
-                .open(&self.check)
-                .map_err(|err| format!("{}: {err}", self.check.display()))?;
-            kernel
-                .write_all(format!("{label}\0").as_bytes())
-                .map_err(|err| format!("the policy does not know the label {label:?}: {err}"))?;
-        }
-        Ok(())
+        [&labels.process, &labels.mount].into_iter().try_for_each(|one| is_known(&self.check, one))
     }
 }
 
-fn defaults(root: &Path) -> Labels {
+fn is_known(check: &Path, label: &str) -> Result<(), String> {
+    let kernel = std::fs::File::options().write(true).open(check);
+    let mut kernel = kernel.map_err(|err| format!("{}: {err}", check.display()))?;
+    kernel
+        .write_all(format!("{label}\0").as_bytes())
+        .map_err(|err| format!("the policy does not know the label {label:?}: {err}"))
+}
+
+/// The labels of a pod, and that of a VM's process where one is said.
+fn defaults(root: &Path) -> (Labels, Option<String>) {
     let value = |text: &str, key: &str| {
         text.lines().find_map(|line| {
             let (name, value) = line.split_once('=')?;
@@ -137,11 +148,10 @@ fn defaults(root: &Path) -> Labels {
     let policy = value(&config, "SELINUXTYPE").unwrap_or_default();
     let contexts = root.join("etc/selinux").join(policy).join(CONTEXTS);
     let contexts = std::fs::read_to_string(contexts).unwrap_or_default();
-    let label = |key, default: &str| {
-        let said = value(&contexts, key).filter(|label| label.parse::<Label>().is_ok());
-        said.unwrap_or_else(|| default.to_owned())
-    };
-    Labels { process: label("process", PROCESS), mount: label("file", FILE) }
+    let said = |key| value(&contexts, key).filter(|label| label.parse::<Label>().is_ok());
+    let label = |key, default: &str| said(key).unwrap_or_else(|| default.to_owned());
+    let labels = Labels { process: label("process", PROCESS), mount: label("file", FILE) };
+    (labels, said("kvm_process"))
 }
 
 /// The levels of all pods, so that each that asks for none has one that no other has.
@@ -231,17 +241,27 @@ mod tests {
         assert!(SeLinux::probe(system(&[]).path()).is_none());
         let enforce = ("sys/fs/selinux/enforce", "1");
         let plain = SeLinux::probe(system(&[enforce]).path()).unwrap();
-        assert_eq!(plain.pod("s0:c1,c2").process, "system_u:system_r:container_t:s0:c1,c2");
-        assert_eq!(plain.pod("s0:c1,c2").mount, "system_u:object_r:container_file_t:s0:c1,c2");
+        assert_eq!(plain.pod("s0:c1,c2", false).process, "system_u:system_r:container_t:s0:c1,c2");
+        assert_eq!(
+            plain.pod("s0:c1,c2", false).mount,
+            "system_u:object_r:container_file_t:s0:c1,c2"
+        );
+        assert_eq!(plain.pod("s0", true), plain.pod("s0", false), "a policy without VMs");
+        let with_vms = SeLinux::probe(system(&[enforce, ("sys/fs/selinux/context", "")]).path());
+        let label = with_vms.unwrap().pod("s0", true).process;
+        assert_eq!(label, "system_u:system_r:container_kvm_t:s0");
         let own = system(&[
             enforce,
             ("etc/selinux/config", "# of this node\nSELINUX=enforcing\nSELINUXTYPE=strict\n"),
             (
                 "etc/selinux/strict/contexts/lxc_contexts",
-                "process = \"u:r:own_t:s0\"\ncontent = \"x\"\nfile = \"u:object_r:own_file_t:s0\"\n",
+                "process = \"u:r:own_t:s0\"\ncontent = \"x\"\nfile = \"u:object_r:own_file_t:s0\"\n\
+                 kvm_process = \"u:r:own_kvm_t:s0\"\n",
             ),
         ]);
-        let labels = SeLinux::probe(own.path()).unwrap().pod("s0:c3,c4");
+        let own = SeLinux::probe(own.path()).unwrap();
+        assert_eq!(own.pod("s0:c3,c4", true).process, "u:r:own_kvm_t:s0:c3,c4");
+        let labels = own.pod("s0:c3,c4", false);
         assert_eq!(labels.process, "u:r:own_t:s0:c3,c4");
         assert_eq!(labels.mount, "u:object_r:own_file_t:s0:c3,c4");
     }
@@ -262,11 +282,11 @@ mod tests {
     fn the_kernel_is_asked() {
         let dir = system(&[("sys/fs/selinux/enforce", "1"), ("sys/fs/selinux/context", "")]);
         let selinux = SeLinux::probe(dir.path()).unwrap();
-        selinux.check(&selinux.pod("s0")).unwrap();
+        selinux.check(&selinux.pod("s0", false)).unwrap();
         let context = dir.path().join("sys/fs/selinux/context");
         std::fs::remove_file(&context).unwrap();
         std::os::unix::fs::symlink("/dev/full", &context).unwrap();
-        let err = selinux.check(&selinux.pod("s0:c9")).unwrap_err();
+        let err = selinux.check(&selinux.pod("s0:c9", false)).unwrap_err();
         assert!(err.contains("\"system_u:system_r:container_t:s0:c9\""), "{err}");
     }
 

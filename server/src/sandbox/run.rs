@@ -13,6 +13,7 @@ use crate::container::shim::{Namespaces, Shim, Wanted};
 use crate::container::state::now;
 use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::host::Handler;
 use crate::host::selinux::Labels;
 use crate::id::SandboxId;
 use crate::operation::Operation;
@@ -108,7 +109,7 @@ fn plan(pods: &Pods, config: SandboxConfig, runtime_handler: String) -> Result<I
         resources: config.resources.clone(),
     };
     // The last that can fail: from here on the level is the pod's.
-    let selinux = labels(node, &id, security.selinux.as_ref())?;
+    let selinux = labels(node, &id, &handler, security.selinux.as_ref())?;
     let fixed = Fixed {
         id,
         selinux,
@@ -122,7 +123,12 @@ fn plan(pods: &Pods, config: SandboxConfig, runtime_handler: String) -> Result<I
 }
 
 /// The labels of a pod: as asked, on a level that no other pod has.
-fn labels(node: &Node, id: &SandboxId, asked: Option<&SelinuxOption>) -> Result<Option<Labels>> {
+fn labels(
+    node: &Node,
+    id: &SandboxId,
+    handler: &Handler,
+    asked: Option<&SelinuxOption>,
+) -> Result<Option<Labels>> {
     let Some(selinux) = &node.host.selinux else { return Ok(None) };
     let wish = asked.map(SelinuxOption::wish).unwrap_or_default();
     let level = match wish.level {
@@ -131,7 +137,7 @@ fn labels(node: &Node, id: &SandboxId, asked: Option<&SelinuxOption>) -> Result<
         })?,
         level => level.to_owned(),
     };
-    let labels = selinux.pod(&level).with(wish);
+    let labels = selinux.pod(&level, handler.is_vm()).with(wish);
     match selinux.check(&labels) {
         Ok(()) => Ok(Some(labels)),
         Err(reason) => {

@@ -26,7 +26,7 @@ pub(super) fn check(config: &SandboxConfig, handler: &Handler) -> Result<()> {
     }
     if !handler.features.user_namespaces {
         return Err(Error::Unsupported(format!(
-            "{FIELD}.userns_options: the runtime handler {:?} has no user namespaces",
+            "{FIELD}.userns_options: the runtime handler {:?} has no user namespaces on this node",
             handler.name
         )));
     }
