@@ -41,6 +41,7 @@ impl Daemon {
             .arg("--config")
             .arg(world.path("config.toml"))
             .env_remove("NOTIFY_SOCKET")
+            .envs(world.options.environment.iter().map(|(name, value)| (name, value)))
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be shared"))

@@ -35,6 +35,8 @@ pub struct Options {
     /// Whether the kernel's AppArmor and SELinux are in sight. What is loaded into them is everybody's, so they are
     /// where the machine belongs to the tests, see [`World::owns_machine`], and nowhere else.
     pub security_modules: bool,
+    /// The daemon's, beside the test's own.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -46,6 +48,7 @@ impl Default for Options {
             host_network: false,
             failpoints: false,
             security_modules: World::owns_machine(),
+            environment: Vec::new(),
         }
     }
 }
@@ -236,6 +239,11 @@ impl World {
                 .lines()
                 .any(|line| line.contains(" 0A ") && line.contains(&port))
         })
+    }
+
+    /// The next daemon gets this in its environment, too.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.options.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// The next daemon, and its shims, are those in `dir`.

@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub socket: PathBuf,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: String,
+    /// What takes longer is told in the log.
+    pub slow_operation: Duration,
     /// Handler used when a pod names none; empty: crun if there is one, else runc; the other
     /// way round where a cgroup2 lies beside v1's controllers, since crun refuses such a host.
     pub default_runtime: String,
@@ -170,6 +172,11 @@ impl Config {
             socket: from.optional_path("socket").unwrap_or_else(|| state.join("podwright.sock")),
             state,
             log_level: from.one_of("log_level", &["info", "error", "warn", "debug", "trace"]),
+            slow_operation: Duration::from_secs(from.integer(
+                "slow_operation_seconds",
+                10,
+                1..=3600,
+            )),
             default_runtime: from.text("default_runtime", ""),
             runtimes: from.paths_under("runtimes"),
             handlers: handlers::handlers(&mut from),

@@ -25,7 +25,7 @@ use crate::resource::Hands;
 use crate::sandbox::{Pods, network::Networks};
 use crate::store::Store;
 use crate::telemetry::Tasks;
-use crate::{container, cri, image, recover, sandbox, scrape, stream, sys};
+use crate::{container, cri, image, recover, sandbox, scrape, stream, sys, systemd, watchdog};
 
 /// How long operations may take to end once the daemon shall stop. What is cut off is released at the next start.
 const GRACE: Duration = Duration::from_secs(10);
@@ -62,6 +62,8 @@ async fn serve(config: Config) -> Result<()> {
     let listener = listen(&config.socket)?;
     let socket = config.socket.clone();
     let pods = Arc::new(assemble(config, instance)?);
+    watchdog::start(&pods)?;
+    watch_slow(&pods);
 
     let (streams, streams_listener) = stream::Server::bind(pods.clone()).await?;
     let server = cri::Server::new(pods.clone(), streams.clone());
@@ -80,11 +82,11 @@ async fn serve(config: Config) -> Result<()> {
     watch_imports(&pods);
     load_profile(&pods);
     tracing::info!(socket = %socket.display(), handler = pods.node.host.default_handler, "serving CRI");
-    sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
+    systemd::tell("READY=1");
 
     wait_for_end().await?;
     tracing::info!("ending; pods go on running");
-    sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
+    systemd::tell("STOPPING=1");
     ready.close();
     if tokio::time::timeout(GRACE, tasks.finish()).await.is_err() {
         tracing::warn!("operations still run; what they hold is released at the next start");
@@ -291,6 +293,14 @@ fn watch_imports(pods: &Arc<Pods>) {
                 Err(err) => return tracing::error!(%err, "imports are not watched any more"),
             }
         }
+    });
+}
+
+/// Tells of operations that take long. Asleep while there is none.
+fn watch_slow(pods: &Arc<Pods>) {
+    let (node, span) = (pods.node.clone(), tracing::info_span!("slow"));
+    pods.node.tasks.spawn(span, async move {
+        node.operations.watch_slow(node.config.slow_operation).await;
     });
 }
 

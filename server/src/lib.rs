@@ -18,6 +18,7 @@ mod image;
 mod leftover;
 mod metric;
 mod operation;
+mod recorder;
 mod recover;
 mod resource;
 mod sandbox;
@@ -26,4 +27,6 @@ mod store;
 mod stream;
 #[allow(unsafe_code)]
 mod sys;
+mod systemd;
 mod telemetry;
+mod watchdog;

@@ -21,6 +21,7 @@ mod image;
 mod leftover;
 mod metric;
 mod operation;
+mod recorder;
 mod recover;
 mod resource;
 mod sandbox;
@@ -29,7 +30,9 @@ mod store;
 mod stream;
 #[allow(unsafe_code)]
 mod sys;
+mod systemd;
 mod telemetry;
+mod watchdog;
 
 use config::Config;
 
@@ -53,6 +56,7 @@ struct Arguments {
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
+    systemd::listen();
     let arguments = Arguments::parse();
     let path = arguments.config.clone().unwrap_or_else(|| config::DEFAULT_PATH.into());
     let config = match Config::load(&path, arguments.config.is_some()) {

@@ -70,6 +70,9 @@ instruments! {
     OPERATIONS: 2 of Counter = Counter::default, "podwright_operations_total",
         ["operation", "result"],
         "Operations that have ended: ok, error or cancelled.";
+    SLOW: 1 of Counter = Counter::default, "podwright_operations_slow_total",
+        ["operation"],
+        "Operations that took longer than slow_operation_seconds, or a multiple of it for those that move images.";
     STAGE_SECONDS: 2 of Histogram = seconds, "podwright_operation_stage_duration_seconds",
         ["operation", "stage"],
         "How long operations were in each of their stages.";

@@ -6,16 +6,18 @@
 //! that there are; one leaves the list when it says that it has ended, or nobody holds it any more.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
-use crate::metric;
+use crate::{metric, recorder};
 
 mod part;
+mod slow;
 mod what;
 
 pub(crate) use part::{Part, PartProgress, State as PartState};
@@ -23,7 +25,11 @@ pub(crate) use what::What;
 
 /// All operations of the daemon; clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Operations(Arc<Mutex<Listed>>);
+pub(crate) struct Operations {
+    listed: Arc<Mutex<Listed>>,
+    /// For the one who watches for slow ones.
+    begun: Arc<Notify>,
+}
 
 #[derive(Debug, Default)]
 struct Listed {
@@ -39,6 +45,8 @@ pub(crate) struct Operation {
     stage: Mutex<Stage>,
     /// Milliseconds; see `allow`.
     allowed: AtomicU64,
+    /// How often it was told that it is slow.
+    told: AtomicU8,
     waits_for: Mutex<Vec<Arc<Mutex<String>>>>,
     callers: AtomicU32,
     parts: Mutex<Vec<Arc<Part>>>,
@@ -137,7 +145,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Operations {
     /// Begins an operation in its first stage.
     pub(crate) fn begin(&self, what: impl Into<What>) -> Arc<Operation> {
-        let mut listed = lock(&self.0);
+        let mut listed = lock(&self.listed);
         let number = listed.next;
         listed.next += 1;
         let now = Instant::now();
@@ -145,6 +153,7 @@ impl Operations {
             what: what.into(),
             started: now,
             allowed: AtomicU64::new(0),
+            told: AtomicU8::new(0),
             stage: Mutex::new(Stage { name: "queued", since: now, over: false }),
             waits_for: Mutex::default(),
             callers: AtomicU32::new(0),
@@ -153,14 +162,18 @@ impl Operations {
             listed: (self.clone(), number),
         });
         listed.by_number.insert(number, Arc::downgrade(&operation));
+        self.begun.notify_one();
         operation
     }
 
     /// Every operation under way, the oldest first.
     pub(crate) fn list(&self) -> Vec<Progress> {
-        // Upgraded while locked, dropped after: an operation that ends here takes the lock itself.
-        let all: Vec<_> = lock(&self.0).by_number.values().filter_map(Weak::upgrade).collect();
-        all.iter().map(|operation| operation.progress()).collect()
+        self.alive().iter().map(|operation| operation.progress()).collect()
+    }
+
+    /// Upgraded while locked, dropped after: an operation that ends here takes the lock itself.
+    fn alive(&self) -> Vec<Arc<Operation>> {
+        lock(&self.listed).by_number.values().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -184,6 +197,7 @@ impl Operation {
         let left = std::mem::replace(&mut *now, next);
         drop(now);
         tracing::debug!(operation = %self.what, stage, "enters stage");
+        recorder::note("stage", format_args!("{}: {stage}", self.what));
         self.left(left);
         Ok(())
     }
@@ -273,7 +287,7 @@ impl Operation {
             return;
         }
         let (operations, number) = &self.listed;
-        lock(&operations.0).by_number.remove(number);
+        lock(&operations.listed).by_number.remove(number);
         self.left(last);
         let result = match how {
             Ending::Done => "ok",
@@ -281,6 +295,8 @@ impl Operation {
             Ending::Failed => "error",
         };
         metric::OPERATIONS.of([self.what.kind(), result]).add(1);
+        let age = self.age().as_secs_f64();
+        recorder::note("end", format_args!("{}: {result} after {age:.3} s", self.what));
     }
 
     /// Asks the operation to end at its next stage.
@@ -377,7 +393,7 @@ mod tests {
         drop(first);
         assert_eq!(names(), ["second"]);
         drop(second);
-        assert!(names().is_empty() && lock(&operations.0).by_number.is_empty());
+        assert!(names().is_empty() && lock(&operations.listed).by_number.is_empty());
     }
 
     #[test]

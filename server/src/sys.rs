@@ -42,6 +42,19 @@ pub(crate) fn lowest_io_priority() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Takes variables out of the environment; not once there are other threads, which may be reading it.
+#[allow(clippy::disallowed_methods, reason = "there is no other thread")]
+pub(crate) fn forget_variables(names: &[&str]) {
+    if std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) != 1 {
+        return;
+    }
+    for name in names {
+        // SAFETY: /proc shows one thread, this one, and it starts none here: nobody else reads or writes the
+        // environment, in Rust or in C, while it changes.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
 /// The calling thread's, as ioprio_get(2) tells it.
 #[cfg(test)]
 pub(crate) fn io_priority() -> i32 {

@@ -3,16 +3,20 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The crates whose level is configured.
 const OWN: [&str; 4] = ["podwrightd", "cni", "shim", "snapshotter"];
 
-/// Starts logging to standard error: text on a terminal, JSON otherwise under systemd's journal.
+/// Starts logging to standard error: JSON where that is systemd's journal, else text, in colour on a terminal. What is
+/// worth a line there is noted by the flight recorder, too.
 ///
 /// `level` is that of our own crates; what others log is seen from `warn` on. `RUST_LOG` overrides both.
 pub(crate) fn init(level: &str) {
@@ -20,16 +24,20 @@ pub(crate) fn init(level: &str) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,{}", own.join(","))));
     // What cannot be written is lost; to say so on the same descriptor would be a panic.
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.json().init();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = if crate::systemd::logs_to_journal() {
+        lines.json().boxed()
     } else {
         use std::io::IsTerminal;
-        builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
-    }
+        lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
+    };
+    let recorded = OWN.iter().map(|name| (*name, LevelFilter::INFO));
+    let recorded = Targets::new().with_default(LevelFilter::WARN).with_targets(recorded);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(crate::recorder::Recorder.with_filter(recorded))
+        .init();
 }
 
 /// All tasks of the daemon. A task carries a span, and the daemon waits for its tasks when it ends.
@@ -45,6 +53,15 @@ impl Tasks {
         F::Output: Send + 'static,
     {
         self.0.spawn(future.instrument(span))
+    }
+
+    /// Runs `future` on another executor than the caller's.
+    pub(crate) fn spawn_on<F>(&self, executor: &Handle, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.0.spawn_on(future, executor)
     }
 
     /// Waits until every task has ended; none may be spawned that never ends by itself.

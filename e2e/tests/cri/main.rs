@@ -75,6 +75,7 @@ mod restart;
 mod sandbox;
 mod seccomp;
 mod selinux;
+mod service;
 mod stats;
 mod userns;
 mod verify;

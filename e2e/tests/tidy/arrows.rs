@@ -7,7 +7,7 @@ const ROWS: &[&[&str]] = &[
     &["main", "lib"],
     &["fuzz"],
     &["daemon"],
-    &["cri", "recover", "scrape"],
+    &["cri", "recover", "scrape", "watchdog"],
     &["leftover"],
     &["stream"],
     &["sandbox"],
@@ -26,6 +26,8 @@ const ROWS: &[&[&str]] = &[
         "sys",
         "failpoint",
         "metric",
+        "recorder",
+        "systemd",
     ],
 ];
 

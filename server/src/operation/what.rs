@@ -15,6 +15,10 @@ impl What {
     pub(crate) fn kind(&self) -> &'static str {
         self.kind
     }
+
+    pub(crate) fn object(&self) -> &str {
+        &self.object
+    }
 }
 
 impl From<&'static str> for What {
