@@ -7,6 +7,7 @@ mod hostile;
 mod identity;
 mod logins;
 mod measure;
+mod signatures;
 mod tls;
 
 use std::path::PathBuf;
@@ -46,7 +47,10 @@ fn open(root: &Path, store: &Store, tasks: &Tasks, limits: Limits) -> Images {
         keep_blobs: false,
         pinned: vec!["*/pinned:*".into()],
         max_concurrent_downloads: 3,
-        verification: verify::Settings::default(),
+        verification: verify::Settings {
+            policy: Some(root.join("policy.json")).filter(|path| path.exists()),
+            ..verify::Settings::default()
+        },
         always_allowed: 1 << 20,
     };
     let operations = Operations::default();

@@ -1,12 +1,20 @@
-//! As much of DER as public keys need: one element after the other, with definite lengths.
+//! As much of DER as public keys and certificates need: one element after the other, with definite lengths.
 
 /// Tags of X.690 that are looked for.
+pub(super) const BOOLEAN: u8 = 0x01;
 pub(super) const BIT_STRING: u8 = 0x03;
+pub(super) const OCTET_STRING: u8 = 0x04;
 pub(super) const OBJECT_ID: u8 = 0x06;
+pub(super) const UTF8_STRING: u8 = 0x0c;
 pub(super) const SEQUENCE: u8 = 0x30;
 
 /// The content of the first element, if it has that tag, and what follows it.
 pub(super) fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    any(der).filter(|(first, ..)| *first == tag).map(|(_, content, rest)| (content, rest))
+}
+
+/// Tag and content of the first element, and what follows it.
+pub(super) fn any(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (first, rest) = der.split_first()?;
     let (length, rest) = rest.split_first()?;
     let (length, rest) = match *length {
@@ -16,8 +24,8 @@ pub(super) fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
         // Nothing that is read here is longer than 64 KiB.
         _ => return None,
     };
-    (*first == tag).then_some(())?;
-    rest.split_at_checked(length)
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((*first, content, rest))
 }
 
 #[cfg(test)]

@@ -20,11 +20,16 @@ const MAX_REFERRERS: usize = 8;
 const MAX_PAYLOAD: u64 = 16 << 10;
 /// Longest signature, in base64.
 const MAX_SIGNATURE: usize = 8 << 10;
+/// Longest certificate, chain or log entry beside a signature: they have a few thousand bytes.
+const MAX_BESIDE: usize = 32 << 10;
 
 /// What cosign calls what it makes.
 const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
+const CHAIN: &str = "dev.sigstore.cosign/chain";
+const BUNDLE: &str = "dev.sigstore.cosign/bundle";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,8 +87,13 @@ async fn at(session: &Session, target: &Target, of: &Digest) -> Result<Vec<Signa
         if !kind || layer.descriptor.size > MAX_PAYLOAD || signature.len() > MAX_SIGNATURE {
             continue;
         }
+        // What is too long is as good as not there.
+        let mut beside =
+            |name| layer.annotations.remove(name).filter(|text| text.len() <= MAX_BESIDE);
+        let (certificate, chain, entry) = (beside(CERTIFICATE), beside(CHAIN), beside(BUNDLE));
         if let Ok(payload) = String::from_utf8(session.small_blob(&layer.descriptor).await?) {
-            found.push(Signature { of: of.clone(), payload, signature });
+            let of = of.clone();
+            found.push(Signature { of, payload, signature, certificate, chain, entry });
         }
         if found.len() == MAX_SIGNATURES {
             break;

@@ -1,4 +1,4 @@
-//! Public keys of signers: PEM as `cosign generate-key-pair` and `openssl pkey -pubout` write it.
+//! Public keys of signers and of logs: PEM as `cosign generate-key-pair` and `openssl pkey -pubout` write it.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::der::{BIT_STRING, OBJECT_ID, SEQUENCE, element};
 
-/// Largest file of a key.
+/// Largest file of a key, or of certificates.
 const MAX_FILE: u64 = 64 << 10;
 
 /// Object identifiers of keys and curves, as DER holds them.
@@ -21,7 +21,7 @@ const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const EDWARDS: &[u8] = &[0x2b, 0x65, 0x70];
 
-/// Where a policy has a key.
+/// Where a policy has a key or certificates: PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
     File(PathBuf),
@@ -46,14 +46,17 @@ enum Kind {
 }
 
 impl Source {
-    /// Reads the key. Blocks on a small file.
-    pub(super) fn read(&self) -> Result<PublicKey, String> {
+    /// Reads it, for `parse`. Blocks on a small file.
+    pub(super) fn read<T>(
+        &self,
+        parse: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<T, String> {
         match self {
-            Self::Here(pem) => PublicKey::parse(pem).map_err(|why| format!("a key: {why}")),
+            Self::Here(pem) => parse(pem).map_err(|why| format!("in the policy: {why}")),
             Self::File(path) => {
                 let told = |why: String| format!("{}: {why}", path.display());
                 let pem = super::read_capped(path, MAX_FILE).map_err(told)?;
-                PublicKey::parse(&pem).map_err(told)
+                parse(&pem).map_err(told)
             }
         }
     }
@@ -61,7 +64,7 @@ impl Source {
 
 impl PublicKey {
     /// The one key of some PEM.
-    fn parse(pem: &[u8]) -> Result<Self, String> {
+    pub(super) fn parse(pem: &[u8]) -> Result<Self, String> {
         let keys: Vec<_> = SubjectPublicKeyInfoDer::pem_slice_iter(pem)
             .collect::<Result<_, _>>()
             .map_err(|err| format!("not PEM: {err}"))?;

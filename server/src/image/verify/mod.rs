@@ -23,14 +23,17 @@ use super::registry::Session;
 use super::table::Image;
 use super::{Images, Inner};
 
+mod certificate;
 mod der;
 mod executables;
 mod fetch;
 mod identity;
 mod key;
+mod log;
 mod policy;
 mod requirement;
 mod signature;
+mod trust;
 
 pub(crate) use executables::Settings as Executables;
 
@@ -291,10 +294,10 @@ fn signed(
     reference: &Reference,
     signatures: &[Signature],
 ) -> Result<(), String> {
-    let keys: Vec<_> = wanted.keys.iter().map(key::Source::read).collect::<Result<_, _>>()?;
+    let trust = wanted.wanted.read()?;
     let mut faults = Vec::new();
     for signature in signatures {
-        match signature.is_good(&keys, &wanted.identity, reference) {
+        match signature.is_good(&trust, &wanted.identity, reference) {
             Ok(()) => return Ok(()),
             Err(why) if faults.len() < MAX_FAULTS => faults.push(why),
             Err(_) => {}

@@ -199,6 +199,8 @@ mod tests {
     fn what_is_wrong_is_told_with_its_place() {
         let sigstore =
             |more: &str| format!(r#"{{"default": [{{"type":"sigstoreSigned"{more}}}]}}"#);
+        let fulcio =
+            |of: &str| sigstore(&format!(r#","rekorPublicKeyPath":"/r","fulcio":{{{of}}}"#));
         for (text, told) in [
             ("{}".to_owned(), "missing field `default`"),
             (r#"{"default": []}"#.into(), "default: an empty list"),
@@ -215,7 +217,7 @@ mod tests {
                 r#"{"default": [{"type":"reject"}], "transports": {"docker": {"r.io": []}}}"#.into(),
                 "transports.docker[\"r.io\"]: an empty list",
             ),
-            (sigstore(""), "needs keyPath, keyPaths, keyData, keyDatas or fulcio"),
+            (sigstore(""), "needs keyPath, keyPaths, keyData, keyDatas, fulcio or pki"),
             (sigstore(r#","keyPath":"/a","keyData":"YQ==""#), "only one of keyPath, keyData"),
             (sigstore(r#","keyPath":"cosign.pub""#), "keyPath: \"cosign.pub\" is no absolute path"),
             (sigstore(r#","keyPaths":[]"#), "keyPaths: is empty"),
@@ -231,6 +233,17 @@ mod tests {
                 "signedIdentity: prefix does not go with matchExact",
             ),
             (sigstore(r#","keyPath":"/a","fulcio":{"caPath":"/b"}"#), "only one of"),
+            (sigstore(r#","fulcio":{"caPath":"/b"}"#), "fulcio needs a rekorPublicKey"),
+            (fulcio(r#""oidcIssuer":"i","subjectEmail":"e""#), "fulcio: needs caPath or caData"),
+            (fulcio(r#""caPath":"/b","caData":"YQ==""#), "fulcio: only one of caPath, caData"),
+            (fulcio(r#""caPath":"/b","subjectEmail":"e""#), "fulcio: needs oidcIssuer"),
+            (fulcio(r#""caPath":"/b","oidcIssuer":"i","subjectEmail":"""#), "fulcio: needs subjectEmail"),
+            (sigstore(r#","pki":{"subjectEmail":"e"}"#), "pki: needs caRootsPath or caRootsData"),
+            (sigstore(r#","pki":{"caRootsPath":"/c"}"#), "pki: needs subjectEmail or subjectHostname"),
+            (
+                sigstore(r#","pki":{"caRootsPath":"/c","subjectEmail":"e"},"rekorPublicKeyPath":"/r""#),
+                "rekorPublicKeyPath does not go with pki",
+            ),
         ] {
             let err = Policy::parse(text.as_bytes()).unwrap_err();
             assert!(err.contains(told), "{text}: {err}");

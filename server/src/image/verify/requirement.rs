@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::identity::{Identity, Signed};
 use super::key::Source;
+use super::trust::{Signers, Wanted};
 
 /// What an image has to satisfy.
 #[derive(Debug)]
@@ -23,8 +24,7 @@ pub(super) enum Requirement {
 /// Who has to have signed, and for which image.
 #[derive(Debug)]
 pub(super) struct Sigstore {
-    /// One of these keys.
-    pub(super) keys: Vec<Source>,
+    pub(super) wanted: Wanted,
     pub(super) identity: Identity,
 }
 
@@ -49,9 +49,8 @@ pub(super) struct Raw {
     base_layer_identity: Option<RawIdentity>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[allow(dead_code, reason = "read so that a mistake in it is told")]
 struct RawFulcio {
     ca_path: Option<String>,
     ca_data: Option<String>,
@@ -59,9 +58,8 @@ struct RawFulcio {
     subject_email: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[allow(dead_code, reason = "read so that a mistake in it is told")]
 struct RawPki {
     ca_roots_path: Option<String>,
     ca_roots_data: Option<String>,
@@ -148,27 +146,100 @@ impl Raw {
             Some(raw) => raw.check().map_err(|why| format!("signedIdentity: {why}"))?,
             None => Identity::MatchRepoDigestOrExact,
         };
-        let keys = match trust {
-            None => return Err("needs keyPath, keyPaths, keyData, keyDatas or fulcio".into()),
-            Some("fulcio") => return Ok(Requirement::Unsupported("identities of Fulcio (fulcio)")),
-            Some("pki") => return Ok(Requirement::Unsupported("certificates of a PKI (pki)")),
-            Some("keyPath") => paths("keyPath", self.key_path.into_iter().collect())?,
-            Some("keyPaths") => paths("keyPaths", self.key_paths.unwrap_or_default())?,
-            Some("keyData") => datas("keyData", self.key_data.as_slice())?,
-            Some(_) => datas("keyDatas", &self.key_datas.unwrap_or_default())?,
+        let signers = match trust {
+            None => {
+                return Err("needs keyPath, keyPaths, keyData, keyDatas, fulcio or pki".into());
+            }
+            Some("fulcio") => {
+                if rekor.is_none() {
+                    return Err("fulcio needs a rekorPublicKey…".into());
+                }
+                let fulcio = self.fulcio.unwrap_or_default();
+                fulcio.check().map_err(|why| format!("fulcio: {why}"))?
+            }
+            Some("pki") => {
+                if let Some(rekor) = rekor {
+                    return Err(format!("{rekor} does not go with pki"));
+                }
+                let pki = self.pki.unwrap_or_default();
+                pki.check().map_err(|why| format!("pki: {why}"))?
+            }
+            Some("keyPath") => Signers::Keys(paths("keyPath", self.key_path.as_slice())?),
+            Some("keyPaths") => {
+                Signers::Keys(paths("keyPaths", &self.key_paths.unwrap_or_default())?)
+            }
+            Some("keyData") => Signers::Keys(datas("keyData", self.key_data.as_slice())?),
+            Some(_) => Signers::Keys(datas("keyDatas", &self.key_datas.unwrap_or_default())?),
         };
-        if rekor.is_some() {
-            return Ok(Requirement::Unsupported("entries of Rekor's log (rekorPublicKey…)"));
-        }
-        Ok(Requirement::Sigstore(Sigstore { keys, identity }))
+        let logs = match rekor {
+            None => Vec::new(),
+            Some(field) if field == REKOR[0] => {
+                paths(field, self.rekor_public_key_path.as_slice())?
+            }
+            Some(field) if field == REKOR[1] => {
+                paths(field, &self.rekor_public_key_paths.unwrap_or_default())?
+            }
+            Some(field) if field == REKOR[2] => {
+                datas(field, self.rekor_public_key_data.as_slice())?
+            }
+            Some(field) => datas(field, &self.rekor_public_key_datas.unwrap_or_default())?,
+        };
+        Ok(Requirement::Sigstore(Sigstore { wanted: Wanted { signers, logs }, identity }))
     }
 }
 
-fn paths(field: &str, given: Vec<String>) -> Result<Vec<Source>, String> {
+impl RawFulcio {
+    fn check(self) -> Result<Signers, String> {
+        let needs = |field: &str, value: Option<String>| {
+            value.filter(|value| !value.is_empty()).ok_or_else(|| format!("needs {field}"))
+        };
+        let authorities = either(("caPath", self.ca_path), ("caData", self.ca_data))?;
+        Ok(Signers::Fulcio {
+            authorities: authorities.ok_or("needs caPath or caData")?,
+            issuer: needs("oidcIssuer", self.oidc_issuer)?,
+            email: needs("subjectEmail", self.subject_email)?,
+        })
+    }
+}
+
+impl RawPki {
+    fn check(self) -> Result<Signers, String> {
+        let Self { subject_email: email, subject_hostname: hostname, .. } = self;
+        let roots =
+            either(("caRootsPath", self.ca_roots_path), ("caRootsData", self.ca_roots_data))?;
+        let intermediates = either(
+            ("caIntermediatesPath", self.ca_intermediates_path),
+            ("caIntermediatesData", self.ca_intermediates_data),
+        )?;
+        if email.is_none() && hostname.is_none() {
+            return Err("needs subjectEmail or subjectHostname".into());
+        }
+        let roots = roots.ok_or("needs caRootsPath or caRootsData")?;
+        Ok(Signers::Pki { roots, intermediates, email, hostname })
+    }
+}
+
+/// One of two fields, of which one is a path and the other base64.
+fn either(
+    (path_field, path): (&str, Option<String>),
+    (data_field, data): (&str, Option<String>),
+) -> Result<Option<Source>, String> {
+    let sources = match (path, data) {
+        (Some(_), Some(_)) => {
+            return Err(format!("only one of {path_field}, {data_field} may be given"));
+        }
+        (Some(path), None) => paths(path_field, &[path])?,
+        (None, Some(data)) => datas(data_field, &[data])?,
+        (None, None) => Vec::new(),
+    };
+    Ok(sources.into_iter().next())
+}
+
+fn paths(field: &str, given: &[String]) -> Result<Vec<Source>, String> {
     if let Some(wrong) = given.iter().find(|path| !path.starts_with('/')) {
         return Err(format!("{field}: {wrong:?} is no absolute path"));
     }
-    some(field, given.into_iter().map(|path| Source::File(PathBuf::from(path))).collect())
+    some(field, given.iter().map(|path| Source::File(PathBuf::from(path))).collect())
 }
 
 fn datas(field: &str, given: &[String]) -> Result<Vec<Source>, String> {

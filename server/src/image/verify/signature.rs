@@ -8,7 +8,7 @@ use super::super::config::object;
 use super::super::digest::{Digest, clip};
 use super::super::reference::Reference;
 use super::identity::Identity;
-use super::key::PublicKey;
+use super::trust::Trust;
 
 /// What the document says it is.
 const TYPE: &str = "cosign container image signature";
@@ -22,6 +22,14 @@ pub(crate) struct Signature {
     pub(super) payload: String,
     /// Base64.
     pub(super) signature: String,
+    /// PEM of who signed, where that is told by a certificate, and of the authorities between it and a known one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) certificate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) chain: Option<String>,
+    /// What a log said when it recorded the signature: JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) entry: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -54,17 +62,15 @@ struct SignedIdentity {
 }
 
 impl Signature {
-    /// Whether one of the keys made it, for this image.
+    /// Whether somebody trusted made it, for this image.
     pub(super) fn is_good(
         &self,
-        keys: &[PublicKey],
+        trust: &Trust,
         identity: &Identity,
         pulled: &Reference,
     ) -> Result<(), String> {
         let bytes = STANDARD.decode(self.signature.trim()).map_err(|_| "it is not base64")?;
-        if !keys.iter().any(|key| key.signed(self.payload.as_bytes(), &bytes)) {
-            return Err("no trusted key made it".into());
-        }
+        trust.made(self, &bytes)?;
         // Nothing of the document counts before here.
         let payload: Payload =
             object(self.payload.as_bytes(), "its payload").map_err(|err| err.to_string())?;

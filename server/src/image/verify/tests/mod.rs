@@ -4,7 +4,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::identity::Identity;
+use super::key::PublicKey;
+use super::trust::{Trust, Who};
 use super::*;
+
+mod certificates;
 
 /// What was signed.
 const PAYLOAD: &str = r#"{"critical":{"identity":{"docker-reference":"r.io/a/b"},"image":{"docker-manifest-digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},"type":"cosign container image signature"},"optional":null}"#;
@@ -50,11 +54,18 @@ fn empty() -> Digest {
 }
 
 fn signature(payload: &str, signature: &str) -> Signature {
-    Signature { of: empty(), payload: payload.into(), signature: signature.into() }
+    let (certificate, chain, entry) = (None, None, None);
+    let (payload, signature) = (payload.into(), signature.into());
+    Signature { of: empty(), payload, signature, certificate, chain, entry }
 }
 
-fn key(pem: &str) -> Result<key::PublicKey, String> {
-    key::Source::Here(pem.as_bytes().to_vec()).read()
+fn key(pem: &str) -> Result<PublicKey, String> {
+    key::Source::Here(pem.as_bytes().to_vec()).read(PublicKey::parse)
+}
+
+/// Whoever has one of the keys, logged or not.
+fn held(keys: &[PublicKey]) -> Trust {
+    Trust { who: Who::Keys(keys.to_vec()), logs: Vec::new() }
 }
 
 fn pulled() -> Reference {
@@ -66,9 +77,9 @@ fn each_kind_of_key_verifies_its_signatures_and_no_others() {
     let keys: Vec<_> = SIGNED.iter().map(|(_, pem, _)| key(pem).unwrap()).collect();
     for (at, (kind, _, signatures)) in SIGNED.iter().enumerate() {
         for text in *signatures {
-            let good = |payload: &str, text: &str, keys: &[key::PublicKey]| {
+            let good = |payload: &str, text: &str, keys: &[PublicKey]| {
                 let one = signature(payload, text);
-                one.is_good(keys, &Identity::MatchRepository, &pulled())
+                one.is_good(&held(keys), &Identity::MatchRepository, &pulled())
             };
             assert_eq!(good(PAYLOAD, text, &keys[at..=at]), Ok(()), "{kind}");
             assert_eq!(good(PAYLOAD, text, &keys), Ok(()), "{kind}");
@@ -91,7 +102,7 @@ fn each_kind_of_key_verifies_its_signatures_and_no_others() {
 #[test]
 fn a_signature_is_for_one_digest_and_one_name() {
     let (_, pem, signatures) = SIGNED[0];
-    let keys = [key(pem).unwrap()];
+    let keys = held(&[key(pem).unwrap()]);
     let good = signature(PAYLOAD, signatures[0]);
     let moved = Signature { of: Digest::sha256(b"another"), ..good.clone() };
     let err = moved.is_good(&keys, &Identity::MatchRepository, &pulled()).unwrap_err();
@@ -114,7 +125,8 @@ fn what_is_no_key_is_told() {
         let err = key(pem).unwrap_err();
         assert!(err.contains(told), "{err}");
     }
-    let missing = key::Source::File("/nowhere/cosign.pub".into()).read().unwrap_err();
+    let missing = key::Source::File("/nowhere/cosign.pub".into());
+    let missing = missing.read(PublicKey::parse).unwrap_err();
     assert!(missing.starts_with("/nowhere/cosign.pub: "), "{missing}");
 }
 
