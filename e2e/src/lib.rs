@@ -9,6 +9,7 @@
 pub mod client;
 pub mod cosign;
 pub mod daemon;
+pub mod density;
 pub mod disk;
 pub mod failpoint;
 pub mod hang;
@@ -16,6 +17,7 @@ pub mod image;
 pub mod kube;
 pub mod leak;
 pub mod measure;
+pub mod peer;
 pub mod place;
 pub mod pod;
 pub mod poll;

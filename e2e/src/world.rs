@@ -137,6 +137,11 @@ impl World {
         &self.cgroup
     }
 
+    /// The name of the default handler.
+    pub fn runtime(&self) -> &'static str {
+        self.options.runtime
+    }
+
     pub fn init(&self) -> u32 {
         self.init
     }
@@ -474,4 +479,12 @@ fn remove_cgroups(cgroup: &str) {
             (!root.exists()).then_some(())
         });
     }
+}
+
+/// Every process of a world, by its directory in /proc.
+pub(crate) fn processes(world: &World) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(world.seen("/proc")).into_iter().flatten().flatten();
+    let numbered =
+        |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+    entries.filter(|entry| numbered(&entry.file_name())).map(|entry| entry.path()).collect()
 }

@@ -1,17 +1,19 @@
 //! `./dev bench [PODS]`: what a pod takes and costs, beside the runtimes and the plugins alone, in one run.
 //! `./dev bench pull [ROUNDS [IMAGE [PODS]]]`: what a pull does, beside containerd's and others'.
+//! `./dev bench idle [PODS]`, `./dev bench list [PODS]`: what a full node costs, beside containerd's.
 //!
 //! Ratios count, not milliseconds: everything here is measured on the same machine in the same minutes.
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use e2e::image::catalogue::BUSYBOX;
 use e2e::measure::{Processor, Samples};
 use e2e::pod::{container, sandbox};
-use e2e::{Options, World, daemon, place, pull_bench};
+use e2e::{Options, World, daemon, density, place, pull_bench};
 use serde_json::{Value, json};
 
 const PODS: usize = 40;
@@ -21,6 +23,10 @@ const PROBED: usize = 100;
 const PROBERS: usize = 4;
 const PROBE_ROUNDS: usize = 10;
 const PERIOD: Duration = Duration::from_secs(1);
+/// Pods of a node on which nothing happens, and of one with long lists; how often each call is timed.
+const IDLE_PODS: usize = 100;
+const LISTED_PODS: usize = 500;
+const CALLS: usize = 100;
 /// Bytes through each way into a pod.
 const THROUGHPUT: usize = 1 << 30;
 
@@ -33,9 +39,11 @@ struct Row {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|what| what == "pull") {
-        pull(&arguments[1..]);
-        return ExitCode::SUCCESS;
+    match arguments.first().map(String::as_str) {
+        Some("pull") => return pull(&arguments[1..]),
+        Some("idle") => return full("idle.json", &idle(&arguments[1..])),
+        Some("list") => return full("list.json", &list(&arguments[1..])),
+        _ => {}
     }
     let pods = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(PODS);
     let mut rows = Vec::new();
@@ -47,29 +55,59 @@ fn main() -> ExitCode {
     rows.extend(probes());
     print(&rows);
     throughput();
-    let path = place::scratch().join("bench.json");
-    match fs::write(&path, json(&rows).to_string()) {
-        Ok(()) => println!("\nas JSON: {}", path.display()),
-        Err(err) => eprintln!("{}: {err}", path.display()),
-    }
+    write("pods.json", &json(&rows));
     ExitCode::SUCCESS
 }
 
 /// Pulls; `PODWRIGHT_PEERS` is where `./dev` has unpacked whom they are compared with.
-fn pull(arguments: &[String]) {
-    let number = |at: usize, otherwise| {
-        arguments.get(at).and_then(|number| number.parse().ok()).unwrap_or(otherwise)
-    };
+fn pull(arguments: &[String]) -> ExitCode {
+    let number = |at, otherwise| number(arguments, at, otherwise);
     let target = place::target();
     let settings = pull_bench::Settings {
         rounds: number(0, 3),
         only: arguments.get(1).filter(|only| *only != "all").cloned().unwrap_or_default(),
         pods: number(2, 20),
-        peers: std::env::var_os("PODWRIGHT_PEERS").expect("run ./dev bench pull").into(),
+        peers: peers().expect("run ./dev bench pull"),
         dir: target.join("bench"),
     };
-    let figures = pull_bench::run(&settings);
-    pull_bench::write(&settings.dir, &figures);
+    write("pull.json", &pull_bench::run(&settings));
+    ExitCode::SUCCESS
+}
+
+/// A node with many pods on which nothing happens.
+fn idle(arguments: &[String]) -> density::Settings {
+    let quiet = Duration::from_secs(number(arguments, 1, 60) as u64);
+    let pods = number(arguments, 0, IDLE_PODS);
+    density::Settings { pods, containers: 1, quiet, calls: CALLS, peers: peers() }
+}
+
+/// A node with so many pods that its lists are long. containerd would take half an hour to get there.
+fn list(arguments: &[String]) -> density::Settings {
+    let pods = number(arguments, 0, LISTED_PODS);
+    density::Settings { pods, containers: 3, quiet: Duration::ZERO, calls: CALLS, peers: None }
+}
+
+fn full(file: &str, settings: &density::Settings) -> ExitCode {
+    write(file, &density::run(settings));
+    ExitCode::SUCCESS
+}
+
+fn number(arguments: &[String], at: usize, otherwise: usize) -> usize {
+    arguments.get(at).and_then(|number| number.parse().ok()).unwrap_or(otherwise)
+}
+
+fn peers() -> Option<PathBuf> {
+    std::env::var_os("PODWRIGHT_PEERS").map(PathBuf::from)
+}
+
+/// The file of the figures.
+fn write(name: &str, figures: &Value) {
+    let dir = place::target().join("bench");
+    let path = dir.join(name);
+    match fs::create_dir_all(dir).and_then(|()| fs::write(&path, figures.to_string())) {
+        Ok(()) => println!("\nas JSON: {}", path.display()),
+        Err(err) => eprintln!("{}: {err}", path.display()),
+    }
 }
 
 /// Pods one after the other: Run, Create and Start, an exec, Stop and Remove.

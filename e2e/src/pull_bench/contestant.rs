@@ -4,13 +4,13 @@
 //! counted. The registry is nobody's.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use super::content::Subject;
 use crate::client::Client;
 use crate::cri::{ImageSpec, PullImageRequest, RemoveImageRequest};
 use crate::measure::Processor;
+use crate::peer::Containerd;
 use crate::poll::within;
 use crate::world::World;
 
@@ -31,25 +31,21 @@ pub(super) trait Contestant {
 struct Daemon<'w> {
     name: &'static str,
     world: &'w World,
-    client: Option<Client>,
-    processor: Processor,
+    of: Of,
     stores: Vec<PathBuf>,
-    /// The nsenter behind which it runs; it ends with the world.
-    nsenter: Option<Child>,
 }
 
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        if let Some(mut nsenter) = self.nsenter.take() {
-            let _ = nsenter.kill();
-            let _ = nsenter.wait();
-        }
-    }
+enum Of {
+    World(Processor),
+    Peer(Containerd),
 }
 
 impl Daemon<'_> {
     fn client(&self) -> &Client {
-        self.client.as_ref().unwrap_or(&self.world.client)
+        match &self.of {
+            Of::World(_) => &self.world.client,
+            Of::Peer(peer) => &peer.client,
+        }
     }
 }
 
@@ -74,71 +70,24 @@ impl Contestant for Daemon<'_> {
     }
 
     fn processor(&self) -> &Processor {
-        &self.processor
+        match &self.of {
+            Of::World(processor) => processor,
+            Of::Peer(peer) => &peer.processor,
+        }
     }
 }
 
 /// The world's own daemon.
 pub(super) fn podwright(world: &World) -> impl Contestant {
     let stores = ["layers", "ingest", "trash"].map(|dir| world.path("root/snapshots").join(dir));
-    let processor = Processor::of_daemon(world);
-    Daemon {
-        name: "podwright",
-        world,
-        client: None,
-        processor,
-        stores: stores.into(),
-        nsenter: None,
-    }
+    let of = Of::World(Processor::of_daemon(world));
+    Daemon { name: "podwright", world, of, stores: stores.into() }
 }
 
-/// Debian's containerd, with the settings of its own CRI plugin.
+/// Debian's containerd.
 pub(super) fn containerd<'w>(world: &'w World, peers: &Path) -> impl Contestant + 'w {
-    let dir = world.path("containerd");
-    std::fs::create_dir_all(&dir).expect("the world's directory");
-    let at = |below: &str| dir.join(below).display().to_string();
-    let config = dir.join("config.toml");
-    // The opt plugin would make a directory on the host, the others have no file system here.
-    let text = format!(
-        "version = 2\nroot = \"{}\"\nstate = \"{}\"\n\
-         disabled_plugins = [\"io.containerd.internal.v1.opt\", \"io.containerd.snapshotter.v1.btrfs\", \
-         \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.snapshotter.v1.zfs\"]\n\
-         [grpc]\naddress = \"{}\"\n[ttrpc]\naddress = \"{}\"\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = \"{}\"\nbin_dir = \"{}\"\n",
-        at("root"),
-        at("state"),
-        at("containerd.sock"),
-        at("containerd.sock.ttrpc"),
-        world.path("cni/conf").display(),
-        world.cni_plugins().display(),
-    );
-    std::fs::write(&config, text).expect("the world's directory");
-    let processor = Processor::apart(world, "containerd");
-    let log = std::fs::File::create(dir.join("log")).expect("the world's directory");
-    let nsenter = processor
-        .command(world, &peers.join("bin/containerd"))
-        .arg("--config")
-        .arg(&config)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a file can be shared"))
-        .stderr(log)
-        .spawn()
-        .expect("nsenter is installed");
-    let client = Client::new(&world.seen(dir.join("containerd.sock")));
-    within(PATIENCE, "containerd to answer", || client.list_images(Default::default()).ok());
-    let stores = [
-        "root/io.containerd.snapshotter.v1.overlayfs/snapshots",
-        "root/io.containerd.content.v1.content/blobs/sha256",
-    ];
-    let stores = stores.map(|below| dir.join(below)).into();
-    Daemon {
-        name: "containerd",
-        world,
-        client: Some(client),
-        processor,
-        stores,
-        nsenter: Some(nsenter),
-    }
+    let peer = Containerd::start(world, peers);
+    Daemon { name: "containerd", world, stores: peer.stores(), of: Of::Peer(peer) }
 }
 
 /// `skopeo copy` into an OCI layout, and `umoci unpack` of that.

@@ -9,7 +9,7 @@ mod contestant;
 mod floor;
 mod random;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -182,14 +182,5 @@ fn print(rows: &[Row], cores: u32) {
             "",
             share(|f| f.processor, row.floor.processor())
         );
-    }
-}
-
-/// The file of the figures.
-pub fn write(dir: &Path, figures: &Value) {
-    let path = dir.join("pull.json");
-    match std::fs::write(&path, figures.to_string()) {
-        Ok(()) => println!("\nas JSON: {}", path.display()),
-        Err(err) => eprintln!("{}: {err}", path.display()),
     }
 }

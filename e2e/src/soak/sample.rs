@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Row;
 use super::slope::Line;
-use crate::world::{World, cgroup_roots};
+use crate::world::{World, cgroup_roots, processes};
 
 /// What is watched, in which unit, and by how much it may rise over a whole soak. With the pods at a time the
 /// counts go up and down; a leak only goes up.
@@ -98,13 +98,6 @@ fn lines(file: &Path) -> Option<f64> {
 fn mean(of: &[&PathBuf], value: impl Fn(&Path) -> Option<f64>) -> Option<f64> {
     let values: Vec<f64> = of.iter().filter_map(|dir| value(dir)).collect();
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
-fn processes(world: &World) -> Vec<PathBuf> {
-    let entries = fs::read_dir(world.seen("/proc")).into_iter().flatten().flatten();
-    let numbered =
-        |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
-    entries.filter(|entry| numbered(&entry.file_name())).map(|entry| entry.path()).collect()
 }
 
 /// By its program: a shim's helper children have other names, or are gone at once.
