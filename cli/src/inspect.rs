@@ -1,4 +1,4 @@
-//! `podwright inspect`: all that is known of a pod, a container or an image, as JSON.
+//! `podwright inspect`: all that is known of a pod, a container or an image, as JSON or YAML.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -17,12 +17,22 @@ use crate::json::inspection;
 /// What Go prints for a time that is not set, and crictl with it.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
-/// Show all that is known of pods, containers or images, as JSON
+/// Show all that is known of pods, containers or images
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Ids, names or references
     #[arg(required = true, value_name = "POD|CONTAINER|IMAGE")]
     wanted: Vec<String>,
+    /// In which form; in YAML each is a document
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Form,
+}
+
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Form {
+    #[default]
+    Json,
+    Yaml,
 }
 
 pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitCode> {
@@ -34,7 +44,7 @@ pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitC
             None => of_image(wanted, daemon).await?,
         };
         readable_times(&mut told["status"]);
-        writeln!(std::io::stdout(), "{told:#}")?;
+        std::io::stdout().write_all(written(&told, args.output)?.as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -57,6 +67,13 @@ async fn of_image(wanted: &str, daemon: &mut Daemon) -> anyhow::Result<Value> {
     let answer = daemon.images.image_status(request).await?.into_inner();
     let image = answer.image.ok_or_else(|| no_such(wanted, "pod, container or image"))?;
     inspection(&image, answer.info)
+}
+
+fn written(told: &Value, form: Form) -> anyhow::Result<String> {
+    Ok(match form {
+        Form::Json => format!("{told:#}\n"),
+        Form::Yaml => format!("---\n{}", serde_saphyr::to_string(told)?),
+    })
 }
 
 /// Nanoseconds become times.
@@ -83,5 +100,56 @@ mod tests {
             "createdAt": "2023-11-14T22:13:20Z", "finishedAt": NO_TIME, "id": "7",
         });
         assert_eq!(status, expected);
+    }
+
+    #[test]
+    fn both_forms_say_the_same() {
+        // What a reader of YAML could take for something else.
+        let odd = [
+            "",
+            "yes",
+            "no",
+            "null",
+            "~",
+            "true",
+            "0x1f",
+            "1e3",
+            "007",
+            "1:30",
+            ".inf",
+            "- a",
+            "# b",
+            "a: b",
+            "a #b",
+            " x ",
+            "*a",
+            "&a",
+            "!t",
+            "%",
+            "@",
+            "`",
+            "\"",
+            "'",
+            "[",
+            "{",
+            "two\nlines\n",
+            "\n",
+            "tab\there",
+            "---",
+            "é\u{1}\u{85}",
+            "\\",
+        ];
+        let all: Vec<Value> = odd
+            .iter()
+            .map(|&text| json!({ "k": text, text: [text, 1, 1.5, null, {}, []] }))
+            .collect();
+        let told = json!({ "status": all, "deep": { "er": { "b": true, "big": u64::MAX, "small": i64::MIN } } });
+        assert_eq!(
+            serde_json::from_str::<Value>(&written(&told, Form::Json).unwrap()).unwrap(),
+            told
+        );
+        let yaml = written(&told, Form::Yaml).unwrap();
+        assert!(yaml.starts_with("---\n") && yaml.ends_with('\n'), "{yaml}");
+        assert_eq!(serde_saphyr::from_str::<Value>(&yaml).unwrap(), told, "{yaml}");
     }
 }

@@ -8,6 +8,7 @@
 mod attach;
 mod cp;
 mod daemon;
+mod doctor;
 mod events;
 mod exec;
 mod failure;
@@ -90,6 +91,7 @@ enum Verb {
     Events(events::Args),
     Ops(ops::Args),
     Fsck(fsck::Args),
+    Doctor(doctor::Args),
     Version(version::Args),
 }
 
@@ -108,11 +110,13 @@ async fn main() -> ExitCode {
 }
 
 async fn obey(cli: Cli) -> anyhow::Result<ExitCode> {
-    if let Verb::Version(args) = cli.verb {
-        return version::run(args, &cli.socket).await;
-    }
+    let verb = match cli.verb {
+        Verb::Version(args) => return version::run(args, &cli.socket).await,
+        Verb::Doctor(args) => return doctor::run(args, &cli.socket, cli.tls).await,
+        verb => verb,
+    };
     let mut daemon = Daemon::connect(&cli.socket, cli.tls).await?;
-    match cli.verb {
+    match verb {
         Verb::Run(args) => run::run(args, &mut daemon).await,
         Verb::Ps(args) => ps::run(args, &mut daemon).await,
         Verb::Pods(args) => pods::run(args, &mut daemon).await,
@@ -133,7 +137,9 @@ async fn obey(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Events(args) => events::run(args, &mut daemon).await,
         Verb::Ops(args) => ops::run(args, &mut daemon).await,
         Verb::Fsck(args) => fsck::run(args, &mut daemon).await,
-        Verb::Version(_) => unreachable!("answered above, without a daemon"),
+        Verb::Version(_) | Verb::Doctor(_) => {
+            unreachable!("answered above, without a daemon")
+        }
     }
 }
 

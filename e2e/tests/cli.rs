@@ -69,6 +69,9 @@ fn a_pod_lives_and_ends() {
     let (out, err) = (text(&exec.stdout), text(&exec.stderr));
     assert_eq!((exec.status.code(), out.as_str(), err.as_str()), (Some(7), "out\n", "err\n"));
 
+    let yaml = says(&world, &["inspect", "--output", "yaml", "demo", "web", WEB]);
+    assert!(yaml.lines().filter(|line| *line == "---").count() == 3, "{yaml}");
+    assert!(yaml.contains("  state: CONTAINER_RUNNING\n"), "{yaml}");
     let told: serde_json::Value = serde_json::from_str(&says(&world, &["inspect", "web"])).unwrap();
     assert_eq!(told["status"]["state"], "CONTAINER_RUNNING");
     assert!(told["info"]["pid"].as_u64().is_some_and(|pid| pid > 0), "{told:#}");
@@ -331,5 +334,56 @@ fn usage_and_events_are_shown() {
     assert!(told["stats"][0]["memory"]["workingSetBytes"]["value"].is_string(), "{told:#}");
     says(&world, &["rm", "--force", "busy"]);
     nothing_is_left(&world);
+    world.finish();
+}
+
+/// What `podwright doctor` tells: about what, its verdict, and the text.
+fn doctor(world: &World) -> Vec<(String, String, String)> {
+    let output = podwright(world, &["doctor", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+    let field = |one: &serde_json::Value, name: &str| one[name].as_str().unwrap().to_owned();
+    let all = told.as_array().unwrap().iter();
+    let all: Vec<_> =
+        all.map(|one| (field(one, "about"), field(one, "verdict"), field(one, "text"))).collect();
+    let to_fix = all.iter().any(|(_, verdict, _)| verdict == "fix");
+    assert_eq!(output.status.code(), Some(i32::from(to_fix)), "{all:#?}");
+    all
+}
+
+#[test]
+fn a_node_is_examined_with_a_daemon_and_without() {
+    let mut world = World::start(Options::default());
+    world.pull(BUSYBOX);
+    let told = doctor(&world);
+    let about = |told: &[(String, String, String)], what: &str| -> (String, String) {
+        let one = told.iter().find(|(about, ..)| about == what);
+        let (_, verdict, said) = one.unwrap_or_else(|| panic!("nothing about {what}: {told:#?}"));
+        (verdict.clone(), said.clone())
+    };
+    assert_eq!(about(&told, "daemon").0, "ok", "{told:#?}");
+    let (verdict, said) = about(&told, "network");
+    assert!(verdict == "ok" && said.contains("bridge, host-local"), "{told:#?}");
+    let (verdict, said) = about(&told, "runtime");
+    assert!(verdict == "ok" && said.contains("crun version"), "{told:#?}");
+    assert!(told.iter().any(|(.., said)| said.contains("the default, ")), "{told:#?}");
+    let (verdict, said) = about(&told, "registry");
+    assert!(verdict == "ok" && said.contains(BUSYBOX), "{told:#?}");
+    let lines = text(&podwright(&world, &["doctor", FOREIGN]).stdout);
+    assert!(lines.lines().any(|line| line.starts_with("ok       daemon ")), "{lines}");
+    assert!(lines.contains(&format!(" has {FOREIGN}")), "{lines}");
+
+    std::fs::remove_file(world.path("cni/conf/10-pods.conflist")).unwrap();
+    let told = doctor(&world);
+    assert_eq!(about(&told, "network").0, "fix", "{told:#?}");
+
+    world.end_daemon(rustix::process::Signal::TERM);
+    let told = doctor(&world);
+    let (verdict, said) = about(&told, "daemon");
+    assert!(verdict == "fix" && said.contains("podwrightd is not running at "), "{told:#?}");
+    for what in ["cgroup", "kernel", "overlay", "disk", "clock"] {
+        about(&told, what);
+    }
+    world.start_daemon();
+    world.remove_image(BUSYBOX);
     world.finish();
 }
