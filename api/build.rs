@@ -20,6 +20,9 @@ const SHIM: &[&str] = &[
 /// The kubelet's interface and our own beside it: messages, and both halves of the gRPC services.
 const GRPC: &[&str] = &["cri/v1/service.proto", "podwright/v1/node.proto"];
 
+/// What a collector of traces takes: messages alone, since they go over plain HTTP.
+const OTLP: &[&str] = &["opentelemetry/trace.proto"];
+
 /// What cAdvisor, shims and `ctr` ask a containerd for.
 const CONTAINERD: &[&str] = &[
     "containerd/services/containers.proto",
@@ -48,6 +51,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_fds_with_config(shim, named())?;
 
     if std::env::var_os("CARGO_FEATURE_CRI").is_some() {
+        let otlp = protox::compile(OTLP, [root])?;
+        tonic_prost_build::configure().compile_fds_with_config(otlp, named())?;
         let grpc = protox::compile(GRPC, [root])?;
         let out = std::env::var_os("OUT_DIR").ok_or("no OUT_DIR")?;
         std::fs::write(Path::new(&out).join("grpc.bin"), grpc.encode_to_vec())?;

@@ -15,6 +15,8 @@ pub mod containerd;
 pub mod cri;
 #[cfg(feature = "cri")]
 pub mod node;
+#[cfg(feature = "cri")]
+pub mod otlp;
 
 pub use any::{NotPacked, pack, unpack};
 /// What [`pack`] takes.

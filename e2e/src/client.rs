@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -27,6 +28,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Client {
     tokio: Runtime,
     channel: Channel,
+    /// What each call says of the trace that it is a part of.
+    traceparent: Box<Mutex<Option<String>>>,
 }
 
 macro_rules! calls {
@@ -138,7 +141,13 @@ impl Client {
                 }),
             )
         };
-        Self { tokio, channel }
+        Self { tokio, channel, traceparent: Box::default() }
+    }
+
+    /// The calls from now on belong to that trace.
+    pub fn trace(&self, traceparent: Option<&str>) {
+        let said = traceparent.map(str::to_owned);
+        *self.traceparent.lock().unwrap_or_else(PoisonError::into_inner) = said;
     }
 
     /// A call with a deadline of its own, sent to the server as the kubelet sends it.
@@ -153,6 +162,11 @@ impl Client {
     {
         let mut request = Request::new(request);
         request.set_timeout(deadline);
+        let traceparent = self.traceparent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(traceparent) = traceparent {
+            let said = traceparent.parse().expect("a header");
+            request.metadata_mut().insert("traceparent", said);
+        }
         let channel = self.channel.clone();
         self.tokio.block_on(async {
             let call = call(channel, request);

@@ -7,6 +7,7 @@
 #![allow(missing_docs, reason = "used by the tests of this package alone")]
 
 pub mod client;
+pub mod collector;
 pub mod cosign;
 pub mod daemon;
 pub mod density;

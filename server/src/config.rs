@@ -12,10 +12,12 @@ mod endpoint;
 mod handlers;
 pub(crate) mod pattern;
 mod settings;
+mod tracing;
 
 pub(crate) use endpoint::Endpoint;
 pub(crate) use handlers::{HandlerConfig, Rlimit};
 use settings::Settings;
+pub(crate) use tracing::{Collector, TracingConfig};
 
 /// Where the configuration is looked for when no file is named.
 pub(crate) const DEFAULT_PATH: &str = "/etc/podwright/config.toml";
@@ -78,6 +80,8 @@ pub(crate) struct Config {
     pub blockio_file: Option<PathBuf>,
     /// Where Prometheus reads; `None`: nowhere.
     pub metrics: Option<Endpoint>,
+    /// Where traces go; `None`: nowhere.
+    pub tracing: Option<TracingConfig>,
 }
 
 /// Executables that are asked about images.
@@ -226,6 +230,7 @@ impl Config {
             device_ownership_from_security_context: from
                 .boolean("devices.ownership_from_security_context", false),
             metrics: from.parsed("metrics.address"),
+            tracing: tracing::tracing(&mut from),
         };
         from.finish().map(|()| config)
     }

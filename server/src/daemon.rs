@@ -15,6 +15,7 @@ use crate::container::fact::Facts;
 use crate::container::facts;
 use crate::container::node::{Node, Undone};
 use crate::error::{Error, Result};
+use crate::export::Exporter;
 use crate::failpoint;
 use crate::host::apparmor::AppArmor;
 use crate::host::instance::Instance;
@@ -63,6 +64,7 @@ async fn serve(config: Config) -> Result<()> {
     let socket = config.socket.clone();
     let pods = Arc::new(assemble(config, instance)?);
     watchdog::start(&pods)?;
+    let traces = Exporter::start(&pods);
     watch_slow(&pods);
 
     let (streams, streams_listener) = stream::Server::bind(pods.clone()).await?;
@@ -100,6 +102,7 @@ async fn serve(config: Config) -> Result<()> {
     stop.cancel();
     tokio::time::timeout(GRACE, serving).await.ok();
     std::fs::remove_file(&socket).ok();
+    traces.end().await;
     scrape::end(&pods);
     tidy_up(&pods);
     Ok(())

@@ -12,6 +12,7 @@ mod container;
 mod cri;
 mod daemon;
 mod error;
+mod export;
 mod failpoint;
 #[cfg(test)]
 pub mod fuzz;
@@ -32,6 +33,7 @@ mod stream;
 mod sys;
 mod systemd;
 mod telemetry;
+mod trace;
 mod watchdog;
 
 use config::Config;

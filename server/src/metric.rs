@@ -70,6 +70,9 @@ instruments! {
     OPERATIONS: 2 of Counter = Counter::default, "podwright_operations_total",
         ["operation", "result"],
         "Operations that have ended: ok, error or cancelled.";
+    SPANS: 1 of Counter = Counter::default, "podwright_trace_spans_total",
+        ["result"],
+        "Ended spans: exported, failed where the collector did not take them, dropped where the queue was full.";
     SLOW: 1 of Counter = Counter::default, "podwright_operations_slow_total",
         ["operation"],
         "Operations that took longer than slow_operation_seconds, or a multiple of it for those that move images.";

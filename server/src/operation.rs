@@ -6,6 +6,7 @@
 //! that there are; one leaves the list when it says that it has ended, or nobody holds it any more.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
+use crate::trace::{self, Open};
 use crate::{metric, recorder};
 
 mod part;
@@ -42,6 +44,8 @@ struct Listed {
 pub(crate) struct Operation {
     what: What,
     started: Instant,
+    /// `None` where it is not traced.
+    span: Option<Open>,
     stage: Mutex<Stage>,
     /// Milliseconds; see `allow`.
     allowed: AtomicU64,
@@ -65,11 +69,11 @@ struct Stage {
 }
 
 /// How an operation ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Ending {
+#[derive(Clone, Copy)]
+enum Ending<'a> {
     Done,
     Cancelled,
-    Failed,
+    Failed(&'a dyn Display),
 }
 
 /// How much of what an operation moves is here.
@@ -149,9 +153,11 @@ impl Operations {
         let number = listed.next;
         listed.next += 1;
         let now = Instant::now();
+        let outer = current().map(|outer| outer.span.as_ref().map(Open::context));
         let operation = Arc::new(Operation {
             what: what.into(),
             started: now,
+            span: trace::work(outer),
             allowed: AtomicU64::new(0),
             told: AtomicU8::new(0),
             stage: Mutex::new(Stage { name: "queued", since: now, over: false }),
@@ -179,7 +185,7 @@ impl Operations {
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        self.end(&Ending::Done);
+        self.end(Ending::Done);
     }
 }
 
@@ -211,6 +217,9 @@ impl Operation {
     /// A stage is behind it.
     fn left(&self, stage: Stage) {
         metric::STAGE_SECONDS.of([self.what.kind(), stage.name]).took(stage.since.elapsed());
+        if let Some(span) = &self.span {
+            span.part(stage.name, stage.since);
+        }
     }
 
     /// Does `work` as this operation's.
@@ -252,16 +261,16 @@ impl Operation {
     }
 
     /// It has ended so, and is listed no more, whoever still looks at it. One that nobody holds any more has ended well.
-    pub(crate) fn finish<T, E>(&self, result: &Result<T, E>) {
+    pub(crate) fn finish<T, E: Display>(&self, result: &Result<T, E>) {
         match result {
-            Ok(_) => self.end(&Ending::Done),
-            Err(_) if self.cancel.is_cancelled() => self.end(&Ending::Cancelled),
-            Err(_) => self.end(&Ending::Failed),
+            Ok(_) => self.end(Ending::Done),
+            Err(_) if self.cancel.is_cancelled() => self.end(Ending::Cancelled),
+            Err(err) => self.end(Ending::Failed(err)),
         }
     }
 
     /// Does `work` to its end, which is this operation's.
-    pub(crate) async fn conclude<T, E>(
+    pub(crate) async fn conclude<T, E: Display>(
         self: Arc<Self>,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
@@ -276,7 +285,7 @@ impl Operation {
     }
 
     /// The first end counts.
-    fn end(&self, how: &Ending) {
+    fn end(&self, how: Ending<'_>) {
         let last = {
             let mut stage = lock(&self.stage);
             let last = *stage;
@@ -292,9 +301,17 @@ impl Operation {
         let result = match how {
             Ending::Done => "ok",
             Ending::Cancelled => "cancelled",
-            Ending::Failed => "error",
+            Ending::Failed(_) => "error",
         };
         metric::OPERATIONS.of([self.what.kind(), result]).add(1);
+        if let Some(span) = &self.span {
+            let attributes = vec![
+                ("podwright.object", trace::text(self.what.object())),
+                ("podwright.result", trace::text(result)),
+            ];
+            let error = if let Ending::Failed(err) = how { Some(err) } else { None };
+            span.end(self.what.kind(), attributes, error);
+        }
         let age = self.age().as_secs_f64();
         recorder::note("end", format_args!("{}: {result} after {age:.3} s", self.what));
     }
@@ -353,7 +370,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl std::fmt::Display for Progress {
+impl Display for Progress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {} for {:.1} s", self.what, self.stage, self.in_stage.as_secs_f64())?;
         if !self.waits_for.is_empty() {

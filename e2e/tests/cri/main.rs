@@ -77,6 +77,7 @@ mod seccomp;
 mod selinux;
 mod service;
 mod stats;
+mod traces;
 mod userns;
 mod verify;
 mod volumes;

@@ -7,7 +7,7 @@ const ROWS: &[&[&str]] = &[
     &["main", "lib"],
     &["fuzz"],
     &["daemon"],
-    &["cri", "recover", "scrape", "watchdog"],
+    &["cri", "export", "recover", "scrape", "watchdog"],
     &["leftover"],
     &["stream"],
     &["sandbox"],
@@ -28,6 +28,7 @@ const ROWS: &[&[&str]] = &[
         "metric",
         "recorder",
         "systemd",
+        "trace",
     ],
 ];
 

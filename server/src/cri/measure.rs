@@ -1,4 +1,4 @@
-//! Every call is counted: by service, method and status, and for how long it took.
+//! Every call is counted, by service, method and status, and for how long it took, and traced where that is wanted.
 //!
 //! A call ends with its status, which stands in the headers of an answer that is nothing else, and behind the last
 //! message of any other. One whose caller goes away before ends as `Cancelled`.
@@ -13,6 +13,7 @@ use tonic::Code;
 use tower::{Layer, Service};
 
 use crate::metric;
+use crate::trace::{self, Open};
 
 /// Puts [`Measured`] around a service.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +44,15 @@ where
     }
 
     fn call(&mut self, request: Request<I>) -> Self::Future {
-        let mut call = Call::begin(request.uri().path());
+        let mut call = Call::begin(request.uri().path(), request.headers());
         let answering = self.0.call(request);
         Box::pin(async move {
-            let response = answering.await?;
+            let response = if trace::is_on() {
+                let span = call.span.as_ref().map(Open::context);
+                trace::within(span, answering).await?
+            } else {
+                answering.await?
+            };
             call.read(response.headers());
             Ok(response.map(|body| Answer { body, call }))
         })
@@ -60,12 +66,42 @@ struct Call {
     method: Box<str>,
     began: Instant,
     code: Option<Code>,
+    span: Option<Open>,
 }
 
 impl Call {
-    fn begin(path: &str) -> Self {
+    fn begin(path: &str, headers: &HeaderMap) -> Self {
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
-        Self { service: service.into(), method: method.into(), began: Instant::now(), code: None }
+        let parent = headers.get("traceparent").and_then(|said| said.to_str().ok());
+        Self {
+            service: service.into(),
+            method: method.into(),
+            began: Instant::now(),
+            code: None,
+            span: trace::call(parent),
+        }
+    }
+
+    /// As OpenTelemetry's conventions for RPCs name it.
+    fn trace(&self, span: &Open, code: Code) {
+        let attributes = vec![
+            ("rpc.system", trace::text("grpc")),
+            ("rpc.service", trace::text(&self.service)),
+            ("rpc.method", trace::text(&self.method)),
+            ("rpc.grpc.status_code", trace::Value::Number(i32::from(code).into())),
+        ];
+        // Of a server's statuses those that say that something is wrong with the server.
+        let wrong = matches!(
+            code,
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        );
+        let error: Option<&dyn std::fmt::Display> = if wrong { Some(&code) } else { None };
+        span.end(&format!("{}/{}", self.service, self.method), attributes, error);
     }
 
     /// The status, where it stands in these.
@@ -89,6 +125,9 @@ impl Drop for Call {
         // Its name, as gRPC's documentation spells it.
         metric::RPCS.of([service, method, &format!("{code:?}")]).add(1);
         metric::RPC_SECONDS.of(labels).took(took);
+        if let Some(span) = &self.span {
+            self.trace(span, code);
+        }
     }
 }
 
