@@ -35,6 +35,8 @@ mod stats;
 mod stop;
 mod table;
 mod tls;
+mod top;
+mod usage;
 mod version;
 
 use std::path::PathBuf;
@@ -88,6 +90,7 @@ enum Verb {
     Rmi(rmi::Args),
     Inspect(inspect::Args),
     Stats(stats::Args),
+    Top(top::Args),
     Events(events::Args),
     Ops(ops::Args),
     Fsck(fsck::Args),
@@ -134,6 +137,7 @@ async fn obey(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Rmi(args) => rmi::run(args, &mut daemon).await,
         Verb::Inspect(args) => inspect::run(args, &mut daemon).await,
         Verb::Stats(args) => stats::run(args, &mut daemon).await,
+        Verb::Top(args) => top::run(args, &mut daemon).await,
         Verb::Events(args) => events::run(args, &mut daemon).await,
         Verb::Ops(args) => ops::run(args, &mut daemon).await,
         Verb::Fsck(args) => fsck::run(args, &mut daemon).await,

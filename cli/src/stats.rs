@@ -4,15 +4,11 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use api::cri::v1::{
-    ContainerStats, ListContainerStatsRequest, ListContainerStatsResponse, UInt64Value,
-};
-
 use crate::daemon::Daemon;
-use crate::find::{Candidates, pod_name};
 use crate::human;
 use crate::json;
 use crate::table::{Column, Table};
+use crate::usage::{self, Usage, cores};
 
 /// What is nice to look at, and long enough for the daemon to tell a rate.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -33,12 +29,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitCode> {
     let live = std::io::stdout().is_terminal() && !args.once && !args.json;
     loop {
-        let all = Candidates::load(daemon).await?;
-        let request = ListContainerStatsRequest::default();
-        let list = daemon.runtime.list_container_stats(request).await?.into_inner();
+        let (list, all) = usage::listed(daemon).await?;
         let text = match args.json {
-            true => format!("{:#}\n", json::message::<ListContainerStatsResponse>(&list)?),
-            false => table(&list.stats, &all),
+            true => format!("{:#}\n", json::message(&list)?),
+            false => table(&usage::of(&list.stats, &all)),
         };
         let clear = if live { CLEAR } else { "" };
         std::io::stdout().write_all(format!("{clear}{text}").as_bytes())?;
@@ -50,7 +44,7 @@ pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitC
     }
 }
 
-fn table(stats: &[ContainerStats], all: &Candidates) -> String {
+fn table(usage: &[Usage]) -> String {
     let mut table = Table::new(&[
         Column::Fixed("CONTAINER"),
         Column::Cut("NAME"),
@@ -60,55 +54,30 @@ fn table(stats: &[ContainerStats], all: &Candidates) -> String {
         Column::Right("LIMIT"),
         Column::Right("WRITTEN"),
     ]);
-    let mut sorted: Vec<&ContainerStats> = stats.iter().collect();
-    sorted.sort_by_key(|one| std::cmp::Reverse(used(one)));
-    for one in sorted {
-        let attributes = one.attributes.clone().unwrap_or_default();
-        let memory = one.memory.unwrap_or_default();
-        let working = number(memory.working_set_bytes);
-        // What is left and what is used make what may be.
-        let limit = memory.available_bytes.map(|left| left.value + working.unwrap_or(0));
-        let written = one.writable_layer.as_ref().and_then(|layer| number(layer.used_bytes));
-        let size = |bytes: Option<u64>| bytes.map_or("-".into(), human::size);
+    let size = |bytes: Option<u64>| bytes.map_or("-".into(), human::size);
+    for one in usage {
         table.row([
-            human::short(&attributes.id).into(),
-            attributes.metadata.map(|metadata| metadata.name).unwrap_or_default(),
-            pod_of(&attributes.id, all).into(),
-            one.cpu.as_ref().and_then(|cpu| number(cpu.usage_nano_cores)).map_or("-".into(), cores),
-            size(working),
-            size(limit),
-            size(written),
+            human::short(&one.id).into(),
+            one.name.clone(),
+            one.pod.clone(),
+            one.nano_cores.map_or("-".into(), cores),
+            size(one.memory),
+            size(one.limit),
+            size(one.written),
         ]);
     }
     table.render()
 }
 
-fn number(value: Option<UInt64Value>) -> Option<u64> {
-    value.map(|value| value.value)
-}
-
-/// What the list is sorted by: the busiest first.
-fn used(stats: &ContainerStats) -> u64 {
-    stats.cpu.as_ref().and_then(|cpu| number(cpu.usage_nano_cores)).unwrap_or(0)
-}
-
-/// Parts of one core, in percent.
-fn cores(nano_cores: u64) -> String {
-    format!("{:.1}%", nano_cores as f64 / 1e7)
-}
-
-/// The name of a container's pod; one that came after the list was made has none yet.
-fn pod_of<'a>(container: &str, all: &'a Candidates) -> &'a str {
-    let known = all.containers.iter().find(|one| one.id == container);
-    let of = |id: &str| all.pods.iter().find(|pod| pod.id == id);
-    known.and_then(|one| of(&one.pod_sandbox_id)).map_or("?", pod_name)
-}
-
 #[cfg(test)]
 mod tests {
-    use api::cri::v1::{Container, ContainerAttributes, ContainerMetadata, CpuUsage, MemoryUsage};
+    use api::cri::v1::{
+        Container, ContainerAttributes, ContainerMetadata, ContainerStats, CpuUsage, MemoryUsage,
+        UInt64Value,
+    };
 
     use super::*;
+    use crate::find::Candidates;
 
     fn stats(id: &str, nano_cores: Option<u64>, left: Option<u64>) -> ContainerStats {
         let value = |value| Some(UInt64Value { value });
@@ -137,7 +106,7 @@ mod tests {
             Container { id: "b".into(), pod_sandbox_id: "p".into(), ..Default::default() };
         let all = Candidates { pods: Vec::new(), containers: vec![container] };
         let list = [stats("a", None, None), stats("b", Some(1_234_000_000), Some(3_000_000))];
-        let told = table(&list, &all);
+        let told = table(&usage::of(&list, &all));
         let lines: Vec<Vec<&str>> =
             told.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["b", "name-b", "?", "123.4%", "1.00", "MB", "4.00", "MB", "-"]);

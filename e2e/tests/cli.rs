@@ -387,3 +387,58 @@ fn a_node_is_examined_with_a_daemon_and_without() {
     world.remove_image(BUSYBOX);
     world.finish();
 }
+
+/// Runs `podwright top` on a terminal of its own, with that typed; what was on the terminal, and whether it is as it
+/// was before.
+fn top(world: &World, typed: &str, meanwhile: impl FnOnce()) -> (String, bool) {
+    let dir = world.path("terminal");
+    std::fs::create_dir_all(&dir).unwrap();
+    let (program, socket) = (place::binary("podwright"), world.path("state/podwright.sock"));
+    let line = format!(
+        "stty cols 100 rows 20; stty -a >before; {} --socket {} top; echo code $?; stty -a >after",
+        program.display(),
+        socket.display()
+    );
+    let mut script = world
+        .command("sh")
+        .args([
+            "-c",
+            &format!("cd {} && exec script -qfec '{line}' seen >/dev/null", dir.display()),
+        ])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keys = script.stdin.take().unwrap();
+    std::io::Write::write_all(&mut keys, typed.as_bytes()).unwrap();
+    meanwhile();
+    script.wait().unwrap();
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let seen = text(&std::fs::read(dir.join("seen")).unwrap());
+    (seen, read("before") == read("after") && !read("before").is_empty())
+}
+
+#[test]
+fn top_shows_pods_and_leaves_the_terminal_as_it_was() {
+    let world = World::start(Options::default());
+    says(&world, &["run", "--name", "busy", "--container", &format!("web={WEB}")]);
+    let (enter, leave) = ("\u{1b}[?1049h", "\u{1b}[?1049l");
+    let (seen, same) = top(&world, "mq", || ());
+    assert!(seen.contains("busy") && seen.contains("pods 1  containers 1"), "{seen:?}");
+    assert!(seen.contains(enter) && seen.contains("code 0"), "{seen:?}");
+    assert!(same && seen.rfind(leave) > seen.rfind(enter), "{seen:?}");
+    // Ended by a signal, once it is there.
+    let shown = || {
+        let seen = std::fs::read(world.path("terminal/seen")).unwrap_or_default();
+        text(&seen).contains(enter).then_some(())
+    };
+    std::fs::remove_file(world.path("terminal/seen")).unwrap();
+    let (seen, same) = top(&world, "", || {
+        eventually("the screen", shown);
+        world.sh("kill -TERM $(busybox pidof podwright)");
+    });
+    assert!(same && seen.contains("code 0") && seen.rfind(leave) > seen.rfind(enter), "{seen:?}");
+    assert!(fails(&world, &["top"]).contains("needs a terminal"));
+    says(&world, &["rm", "--force", "busy"]);
+    nothing_is_left(&world);
+    world.finish();
+}
