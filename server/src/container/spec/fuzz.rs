@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::super::config::{ContainerConfig, GroupsPolicy, PidMode, Security};
-use super::confined::{MARK, confined};
+use super::confined::{CDI, MARK, confined};
 use super::fixture::{device, plain};
 use super::identity::{MAX_ID, resolve};
-use super::{Accounts, ImageView};
+use super::{Accounts, Edits, EditsDevice, ImageView};
 use crate::config::CgroupDriver;
 
 /// An image's USER, a NUL, its passwd, a NUL, its group.
@@ -54,6 +54,13 @@ pub(crate) fn spec(config: ContainerConfig, image: ImageView, accounts: Accounts
     if let PidMode::Target(_) = config.security.pid {
         fixture.facts.target_pid = Some("/proc/9/ns/pid".into());
     }
+    // A pod has the users that its containers are to have, or they are refused.
+    if let Some(users) = &config.security.userns {
+        fixture.place.users = Some(users.clone());
+        fixture.place.user = Some("/run/podwright/pods/5a/user".into());
+        fixture.facts.runtime.user_namespaces = true;
+    }
+    fixture.facts.cdi = cdi(&config.cdi_devices);
     fixture.config = config;
     fixture.image = marked(image, around.is(0));
     fixture.node.cgroup_v2 = around.is(1);
@@ -78,6 +85,22 @@ pub(crate) fn spec(config: ContainerConfig, image: ImageView, accounts: Accounts
         }
         Err(err) => drop(err.to_string()),
     }
+}
+
+/// What a vendor's file may say of each device that is asked for: some of everything.
+fn cdi(devices: &[String]) -> Edits {
+    let mut edits = Edits::default();
+    for (name, minor) in devices.iter().zip(0..) {
+        let node = device(&format!("/dev/cdi{minor}"), minor);
+        let own = (!name.len().is_multiple_of(2)).then_some(minor);
+        edits.devices.push(EditsDevice { node, uid: own, gid: None });
+        edits.env.push(format!("CDI={name}"));
+        edits.gids.push(minor);
+        let options = ["rbind".to_owned(), "rw".to_owned()];
+        edits.add_mount("bind", &format!("{CDI}/{minor}"), &format!("/lib/cdi{minor}"), &options);
+        edits.add_hook("createRuntime", "/cdi/hook", &[], &[], None);
+    }
+    edits
 }
 
 /// So that what comes of the image can be searched for.

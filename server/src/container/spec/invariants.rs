@@ -182,3 +182,64 @@ proptest! {
         prop_assert!((1..=64).contains(&signal));
     }
 }
+
+/// Each of these is a way out, and told as one.
+#[test]
+fn what_breaks_the_confinement_is_seen() {
+    let mut fixture = plain();
+    fixture.facts.devices = vec![device("/dev/kvm", 232)];
+    fixture.config.security.no_new_privs = true;
+    fixture.config.security.seccomp = Some(SecurityProfile::RuntimeDefault);
+    fixture.config.security.supplemental_groups_policy = GroupsPolicy::Strict;
+    fixture.mount("/vol", "/data").readonly = true;
+    let whole = serde_json::to_value(fixture.build().unwrap()).unwrap();
+    let judged = |spec: serde_json::Value| {
+        confined(&fixture, &serde_json::from_value(spec).expect("a spec"))
+    };
+    assert_eq!(judged(whole.clone()), Ok(()));
+    let host = |source: &str| serde_json::json!({"destination": "/x", "source": source});
+    let sys =
+        serde_json::json!({"destination": "/s", "type": "sysfs", "options": ["nosuid", "noexec"]});
+    for (path, value) in [
+        ("/linux/cgroupsPath", "/kubepods/burstable/other".into()),
+        ("/linux/namespaces/0/type", "uts".into()),
+        ("/linux/namespaces/1/path", "/proc/1/ns/net".into()),
+        ("/linux/uidMappings", serde_json::json!([{"containerID": 0, "hostID": 0, "size": 1}])),
+        ("/linux/seccomp", serde_json::Value::Null),
+        ("/linux/maskedPaths", serde_json::json!(["/proc/kcore"])),
+        ("/linux/readonlyPaths", serde_json::Value::Null),
+        ("/linux/devices/0/path", "/dev/mem".into()),
+        ("/linux/resources/devices/0/allow", true.into()),
+        ("/linux/resources/devices/1/minor", 1.into()),
+        ("/linux/resources/devices/1/access", "rwm".into()),
+        ("/process/capabilities/bounding/0", "CAP_SYS_ADMIN".into()),
+        ("/process/capabilities/inheritable", serde_json::json!(["CAP_CHOWN"])),
+        ("/process/noNewPrivileges", false.into()),
+        ("/process/user/uid", u32::MAX.into()),
+        ("/process/user/additionalGids", serde_json::json!([82, 4])),
+        ("/process/args/0", "a\0b".into()),
+        ("/annotations/x", MARK.into()),
+        ("/root/path", "/".into()),
+        ("/root/readonly", true.into()),
+        ("/mounts/0", host("/etc")),
+        ("/mounts/0", host("/run/podwright/pods/5b/shm")),
+        ("/mounts/0", host("/cdi/0")),
+        ("/mounts/0", sys),
+        ("/mounts/0/destination", "proc".into()),
+        ("/hooks", serde_json::json!({"prestart": [{"path": "/hook"}]})),
+    ] {
+        let mut spec = whole.clone();
+        let (parent, name) = path.rsplit_once('/').unwrap();
+        match spec.pointer_mut(path) {
+            Some(old) => *old = value,
+            None => spec.pointer_mut(parent).unwrap()[name] = value,
+        }
+        assert!(judged(spec).is_err(), "{path}");
+    }
+    // What was asked for to be read only.
+    let mut spec = whole;
+    let mounts = spec["mounts"].as_array_mut().unwrap();
+    let mount = mounts.iter_mut().find(|mount| mount["source"] == "/vol").unwrap();
+    mount["options"] = serde_json::json!(["rbind"]);
+    assert!(judged(spec).is_err());
+}

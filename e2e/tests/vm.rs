@@ -1,0 +1,110 @@
+//! The scripts behind `./dev vm-test`: what they say, and, where `PODWRIGHT_VM` is set, that a machine does what its
+//! command's status, output and files say.
+#![forbid(unsafe_code)]
+#![allow(missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn they_are_scripts() {
+    for name in ["vm", "vm-test"] {
+        let checked = Command::new("bash").arg("-n").arg(script(name)).output().unwrap();
+        assert!(checked.status.success(), "{name}: {}", text(&checked.stderr));
+    }
+    let wrong = Command::new(script("vm")).arg("-z").output().unwrap();
+    assert_eq!(wrong.status.code(), Some(125));
+    assert!(text(&wrong.stderr).contains("vm: runs one command"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn every_skip_has_a_machine_a_name_and_a_reason() {
+    let listed = std::fs::read_to_string(script("vm-skips")).unwrap();
+    for line in listed.lines().filter(|line| !line.starts_with('#')) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert!(["all", "apparmor", "selinux"].contains(&words[0]) && words.len() > 3, "{line}");
+    }
+}
+
+fn table(apparmor: &str, selinux: &str) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    put("listed", "skipped apparmor mounts::x there is one processor\n");
+    put("apparmor", apparmor);
+    put("selinux", selinux);
+    let files = ["listed", "apparmor", "selinux"].map(|name| dir.path().join(name));
+    Command::new("awk").arg("-f").arg(script("vm-table.awk")).args(files).output().unwrap()
+}
+
+#[test]
+fn the_table_tells_what_ran_failed_and_was_skipped() {
+    let good = "== exits\ntest exits::a::crun ... ok\ntest exits::a::runc ... ok\n\
+                test exits::b ... ok\ntest selinux::l_on_crun ... ok\n\nsuccesses:\n\n\
+                ---- selinux::l_on_crun stdout ----\nskipped: needs a machine\n";
+    let told = table(good, "test exits::a::crun ... ok\n");
+    let out = text(&told.stdout);
+    assert!(told.status.success(), "{out}");
+    let cells = |line: &str| -> String {
+        line.split("  ")
+            .map(str::trim)
+            .filter(|cell| !cell.is_empty())
+            .collect::<Vec<_>>()
+            .join("|")
+    };
+    for row in ["exits|1 ok|1 ok|1 ok|1 ok|.|.", "selinux|0 ok, 1 skipped|.|.|.|.|."] {
+        assert!(out.lines().any(|line| cells(line) == row), "{row}\n{out}");
+    }
+    for line in [
+        "  apparmor  mounts::x: there is one processor",
+        "  apparmor  selinux::l_on_crun: needs a machine",
+    ] {
+        assert!(out.lines().any(|other| other == line), "{line}\n{out}");
+    }
+    let told = table(good, "test exits::a::crun ... FAILED\n");
+    assert_eq!(told.status.code(), Some(1));
+    assert!(text(&told.stdout).ends_with("FAILED:\n  selinux   exits::a::crun\n"));
+    assert_eq!(table("", "").status.code(), Some(1), "nothing ran");
+}
+
+#[test]
+fn a_machine_does_as_it_is_told() {
+    if std::env::var_os("PODWRIGHT_VM").is_none() {
+        println!("skipped: boots a machine: PODWRIGHT_VM=1");
+        return;
+    }
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = |flags: &[&str], line: &str| {
+        let mut command = Command::new(script("vm"));
+        command.arg("-s").arg(first.path()).arg("-s").arg(second.path()).args(flags);
+        command.args(["--", "sh", "-c", line]).output().unwrap()
+    };
+    let line = format!(
+        "stat -fc %T /sys/fs/cgroup; cat /proc/1/comm /sys/module/apparmor/parameters/enabled; pwd; \
+         echo made >{}/file; echo wrong >&2; exit 7",
+        second.path().display()
+    );
+    let ran = run(&[], &line);
+    let first_path = first.path().display();
+    assert_eq!(
+        text(&ran.stdout),
+        format!("cgroup2fs\nsystemd\nY\n{first_path}\nwrong\n"),
+        "{}",
+        text(&ran.stderr)
+    );
+    assert_eq!(ran.status.code(), Some(7));
+    assert_eq!(std::fs::read_to_string(second.path().join("file")).unwrap(), "made\n");
+    let ran = run(&["-l", "selinux"], "cat /sys/fs/selinux/enforce");
+    assert_eq!((ran.status.code(), text(&ran.stdout).as_str()), (Some(0), "0"));
+    let ran = run(&["-t", "20"], "echo begun; sleep 1000");
+    assert_eq!((ran.status.code(), text(&ran.stdout).as_str()), (Some(124), "begun\n"));
+    let ran = run(&[], "echo o >/proc/sysrq-trigger; sleep 1000");
+    assert_eq!(ran.status.code(), Some(125), "{}", text(&ran.stderr));
+}

@@ -1,0 +1,64 @@
+# The table of vm-test: from a list of what was not run, and the output of a test binary on each machine.
+# Ends with 1 where a test failed, or none ran.
+
+function runtime(name) {
+    if (name ~ /crun$/) return "crun"
+    return name ~ /runc$/ ? "runc" : "any"
+}
+
+FNR == 1 && FILENAME !~ /listed$/ { machine = FILENAME; sub(/.*\//, "", machine); shown = "" }
+
+$1 == "skipped" && FILENAME ~ /listed$/ {
+    reason = $0
+    sub(/^skipped [^ ]+ [^ ]+ */, "", reason)
+    why[++skips] = sprintf("%-9s %s: %s", $2, $3, reason)
+    next
+}
+
+$1 == "test" && $3 == "..." {
+    suite = $2
+    sub(/::.*/, "", suite)
+    if (!(suite in known)) { known[suite] = ++suites; named[suites] = suite }
+    at = suite SUBSEP machine SUBSEP runtime($2)
+    if ($4 == "ok") passed[at]++
+    else { failed[at]++; wrong[++failures] = sprintf("%-9s %s", machine, $2) }
+    ran++
+}
+
+# What a test said of itself.
+/^---- .* stdout ----$/ { shown = $2 }
+shown != "" && /^skipped: / {
+    reason = substr($0, 10)
+    why[++skips] = sprintf("%-9s %s: %s", machine, shown, reason)
+    split(shown, parts, "::")
+    at = parts[1] SUBSEP machine SUBSEP runtime(shown)
+    passed[at]--
+    left[at]++
+}
+
+function cell(at) {
+    if (!(passed[at] + failed[at] + left[at])) return "."
+    return passed[at] + 0 " ok" (failed[at] ? ", " failed[at] " FAILED" : "") (left[at] ? ", " left[at] " skipped" : "")
+}
+
+END {
+    printf "%-14s", "suite"
+    machines = split("apparmor selinux", machine_list, " ")
+    runtimes = split("crun runc any", runtime_list, " ")
+    for (m = 1; m <= machines; m++)
+        for (r = 1; r <= runtimes; r++) printf "%-20s", machine_list[m] " " runtime_list[r]
+    print ""
+    for (s = 1; s <= suites; s++) {
+        line = sprintf("%-14s", named[s])
+        for (m = 1; m <= machines; m++)
+            for (r = 1; r <= runtimes; r++)
+                line = line sprintf("%-20s", cell(named[s] SUBSEP machine_list[m] SUBSEP runtime_list[r]))
+        sub(/ +$/, "", line)
+        print line
+    }
+    if (skips) print "\nskipped:"
+    for (n = 1; n <= skips; n++) print "  " why[n]
+    if (failures) print "\nFAILED:"
+    for (n = 1; n <= failures; n++) print "  " wrong[n]
+    exit failures || !ran
+}
