@@ -55,6 +55,11 @@ on_each_runtime! {
             let context = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
             context.capabilities =
                 Some(Capability { add_capabilities: vec!["SYS_ADMIN".into()], ..Default::default() });
+            // AppArmor's default lets nobody mount, where there is AppArmor.
+            context.apparmor = Some(SecurityProfile {
+                profile_type: security_profile::ProfileType::Unconfined.into(),
+                ..Default::default()
+            });
             pod.run(config)
         };
         let private = run("private", MountPropagation::PropagationPrivate);
