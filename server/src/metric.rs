@@ -91,6 +91,15 @@ instruments! {
     LAYERS: 1 of Counter = Counter::default, "podwright_image_layers_total",
         ["result"],
         "Layers that pulls wanted: fetched, present before, or failed.";
+    LOG_BYTES: 0 of Counter = Counter::default, "podwright_container_log_bytes_total",
+        [],
+        "Bytes that went into logs, of containers that have ended: shims tell it in their last word.";
+    LOG_LOST_BYTES: 0 of Counter = Counter::default, "podwright_container_log_lost_bytes_total",
+        [],
+        "Bytes of output that the logs' disk did not take, of containers that have ended.";
+    LOG_LOST_LINES: 0 of Counter = Counter::default, "podwright_container_log_lost_lines_total",
+        [],
+        "Lines of output that the logs' disk did not take, of containers that have ended.";
     COMMIT_SECONDS: 1 of Histogram = seconds, "podwright_store_commit_duration_seconds",
         ["store"],
         "Durable commits, from the first write to the end of the sync.";

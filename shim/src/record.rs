@@ -27,6 +27,12 @@ pub struct ExitRecord {
     pub oom_killed: bool,
     /// The signal that ended it, if one did.
     pub signal: Option<u32>,
+    /// What went into its log, with what stands before each line; 0 where the shim does not tell.
+    pub log_bytes: u64,
+    /// What the log's disk did not take.
+    pub log_lost_bytes: u64,
+    /// The same in lines.
+    pub log_lost_lines: u64,
 }
 
 impl ExitRecord {
@@ -53,6 +59,9 @@ impl ExitRecord {
             exited_at: UNIX_EPOCH + Duration::from_nanos(record["exited_at_ns"].as_u64()?),
             oom_killed: record["oom_killed"].as_bool()?,
             signal: number("signal"),
+            log_bytes: record["log_bytes"].as_u64().unwrap_or(0),
+            log_lost_bytes: record["log_lost_bytes"].as_u64().unwrap_or(0),
+            log_lost_lines: record["log_lost_lines"].as_u64().unwrap_or(0),
         })
     }
 }
@@ -67,6 +76,10 @@ mod tests {
         let record = ExitRecord::parse(line).expect("valid");
         assert_eq!((record.status, record.signal, record.oom_killed), (137, Some(9), true));
         assert_eq!(record.exited_at, UNIX_EPOCH + Duration::new(1, 1));
+        assert_eq!((record.log_bytes, record.log_lost_lines), (0, 0), "an older shim's");
+        let told = br#"{"id":"c","pid":7,"status":0,"exited_at_ns":1,"oom_killed":false,"signal":null,"log_bytes":5,"log_lost_bytes":6,"log_lost_lines":1}"#;
+        let record = ExitRecord::parse(told).expect("valid");
+        assert_eq!((record.log_bytes, record.log_lost_bytes, record.log_lost_lines), (5, 6, 1));
         assert_eq!(ExitRecord::parse(b"{}"), None);
         assert_eq!(ExitRecord::parse(b"\xff"), None);
         assert_eq!(ExitRecord::read(Path::new("/nonexistent/exit.json")).expect("absent"), None);

@@ -59,7 +59,7 @@ fn value(text: &str, series: &str) -> f64 {
 fn some_work(world: &World) {
     world.pull(BUSYBOX);
     let pod = world.pod("measured");
-    let id = pod.run(container("main", BUSYBOX, &shell("sleep 10000")));
+    let id = pod.run(container("main", BUSYBOX, &shell("echo told; sleep 10000")));
     world.exec(&id, "true");
     let request = ContainerStatusRequest { container_id: NO_SUCH_ID.into(), verbose: false };
     world.client.container_status(request).unwrap_err();
@@ -134,6 +134,9 @@ fn what_was_done_is_what_is_told_and_the_dashboard_and_alerts_know_its_names() {
     assert!(fetched >= 1.0);
     let bytes = value(&text, "podwright_image_pull_bytes_total");
     assert!(bytes > 0.0 && value(&text, "podwright_image_unpacked_bytes_total") > bytes);
+    // "told", and the time and stream before it.
+    assert!((30.0..100.0).contains(&value(&text, "podwright_container_log_bytes_total")));
+    assert_eq!(value(&text, "podwright_container_log_lost_lines_total"), 0.0);
     assert!(value(&text, "podwright_store_commit_duration_seconds_count{store=\"pods\"}") > 3.0);
     assert!(value(&text, "podwright_store_commit_records_sum{store=\"pods\"}") > 3.0);
     assert_eq!(value(&text, "podwright_store_commit_failures_total{store=\"pods\"}"), 0.0);

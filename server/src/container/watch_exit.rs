@@ -11,6 +11,7 @@ use super::shim::{Shim, WaitError, code, nanoseconds};
 use super::state::{Event, now};
 use crate::failpoint;
 use crate::host::cgroup;
+use crate::metric;
 use crate::telemetry::apart;
 
 /// Name of the exit record in a bundle.
@@ -75,10 +76,16 @@ pub(crate) async fn taken(node: &Node, container: &Container, shim: &Shim, event
     shim.forget(container).await;
 }
 
-/// What the shim wrote down before it told anybody.
+/// What the shim wrote down before it told anybody. Read once for each exit: what became of its output is counted.
 fn record(bundle: &Path) -> Option<ExitRecord> {
-    ExitRecord::read(&bundle.join(EXIT_RECORD)).unwrap_or_else(|err| {
+    let record = ExitRecord::read(&bundle.join(EXIT_RECORD)).unwrap_or_else(|err| {
         tracing::warn!(bundle = %bundle.display(), %err, "exit record not read");
         None
-    })
+    });
+    if let Some(record) = &record {
+        metric::LOG_BYTES.of([]).add(record.log_bytes);
+        metric::LOG_LOST_BYTES.of([]).add(record.log_lost_bytes);
+        metric::LOG_LOST_LINES.of([]).add(record.log_lost_lines);
+    }
+    record
 }

@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::file::Written;
 use super::line::Stream;
 
 pub(super) type Answer = io::Result<()>;
@@ -14,7 +15,7 @@ pub(super) type Answer = io::Result<()>;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Opens a log file under a number that the event loop chose.
-    Open { log: u64, path: PathBuf, max_line: usize },
+    Open { log: u64, path: PathBuf, max_line: usize, written: Arc<Written> },
     /// Reads this descriptor into that log.
     Attach { log: u64, stream: Stream, fd: OwnedFd },
     /// Copies what is read from that stream of that log into a pipe, from now on. `ended` is the ticket that is

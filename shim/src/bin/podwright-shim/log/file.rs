@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::line::{Batch, Stream};
 use super::stamp::Stamp;
@@ -16,6 +18,16 @@ pub(crate) struct LogFile {
     path: PathBuf,
     file: Option<File>,
     lost: Lost,
+    written: Arc<Written>,
+}
+
+/// What became of all output so far. The event loop looks at what the log thread counts.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// In the file, with what stands before each line.
+    pub(crate) bytes: AtomicU64,
+    pub(crate) lost_bytes: AtomicU64,
+    pub(crate) lost_lines: AtomicU64,
 }
 
 /// What could not be written since the last time it could.
@@ -27,8 +39,8 @@ struct Lost {
 }
 
 impl LogFile {
-    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
-        Ok(Self { file: open(&path)?, path, lost: Lost::default() })
+    pub(crate) fn open(path: PathBuf, written: Arc<Written>) -> io::Result<Self> {
+        Ok(Self { file: open(&path)?, path, lost: Lost::default(), written })
     }
 
     /// Goes on in a new file at the same path. The old one stays in use if that is not possible.
@@ -47,11 +59,17 @@ impl LogFile {
         if self.lost.lines > 0 {
             self.lost.report(file, stream);
         }
-        if let Err((error, written)) = append(file, &batch.bytes) {
-            let rest = &batch.bytes[written..];
-            self.lost.lines += memchr::memchr_iter(b'\n', rest).count() as u64;
+        let appended = append(file, &batch.bytes);
+        let whole = appended.as_ref().map_or_else(|(_, whole)| *whole, |()| batch.bytes.len());
+        self.written.bytes.fetch_add(whole as u64, Ordering::Relaxed);
+        if let Err((error, _)) = appended {
+            let rest = &batch.bytes[whole..];
+            let lines = memchr::memchr_iter(b'\n', rest).count() as u64;
+            self.lost.lines += lines;
             self.lost.bytes += rest.len() as u64;
             self.lost.reason = error.to_string();
+            self.written.lost_lines.fetch_add(lines, Ordering::Relaxed);
+            self.written.lost_bytes.fetch_add(rest.len() as u64, Ordering::Relaxed);
         }
     }
 }
@@ -129,7 +147,7 @@ mod tests {
     fn a_reopened_log_goes_on_in_a_new_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("0.log");
-        let mut log = LogFile::open(path.clone()).expect("a log");
+        let mut log = LogFile::open(path.clone(), Arc::default()).expect("a log");
         assert_eq!(path.metadata().expect("a file").permissions().mode() & 0o777 & !0o640, 0);
         log.append(&batch("one\n"), Stream::Stdout);
         std::fs::rename(&path, dir.path().join("0.log.1")).expect("rotated");
@@ -145,7 +163,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let inner = dir.path().join("pod");
         std::fs::create_dir(&inner).expect("a directory");
-        let mut log = LogFile::open(inner.join("0.log")).expect("a log");
+        let mut log = LogFile::open(inner.join("0.log"), Arc::default()).expect("a log");
         std::fs::rename(&inner, dir.path().join("away")).expect("renamed");
         assert!(log.reopen().is_err());
         assert!(!inner.exists());
@@ -159,7 +177,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("/tmp/podwright-no-such", &link).expect("a link");
-        assert!(LogFile::open(link).is_err());
+        assert!(LogFile::open(link, Arc::default()).is_err());
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -169,7 +187,7 @@ mod tests {
             0,
         )
         .expect("a fifo");
-        assert!(LogFile::open(fifo).is_err());
+        assert!(LogFile::open(fifo, Arc::default()).is_err());
     }
 
     #[test]
@@ -177,7 +195,8 @@ mod tests {
         // /dev/full is no regular file, so the log is opened elsewhere and then swapped.
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("0.log");
-        let mut log = LogFile::open(path.clone()).expect("a log");
+        let written = Arc::new(Written::default());
+        let mut log = LogFile::open(path.clone(), Arc::clone(&written)).expect("a log");
         log.file = Some(OpenOptions::new().append(true).open("/dev/full").expect("/dev/full"));
         log.append(&batch("gone\nagain\n"), Stream::Stdout);
         log.append(&batch("more\n"), Stream::Stderr);
@@ -190,5 +209,7 @@ mod tests {
             marker.contains(" stdout F [podwright: 3 lines (16 bytes) lost: No space left"),
             "{marker}"
         );
+        let counted = [&written.bytes, &written.lost_bytes, &written.lost_lines];
+        assert_eq!(counted.map(|count| count.load(Ordering::Relaxed)), [5, 16, 3]);
     }
 }

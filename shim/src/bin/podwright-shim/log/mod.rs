@@ -10,6 +10,7 @@ mod stamp;
 mod viewers;
 mod writer;
 
+pub(crate) use file::Written;
 pub(crate) use line::{DEFAULT_MAX, Stream};
 
 use std::cell::{Cell, RefCell};
@@ -53,6 +54,7 @@ struct Failure(io::ErrorKind, Option<i32>);
 pub(crate) struct Log {
     logger: Rc<Logger>,
     number: u64,
+    written: Arc<Written>,
 }
 
 impl Logger {
@@ -61,8 +63,9 @@ impl Logger {
         self.start()?;
         let number = self.next.get();
         self.next.set(number + 1);
-        let log = Log { logger: Rc::clone(self), number };
-        log.ask(Command::Open { log: number, path, max_line }).await?;
+        let written = Arc::default();
+        let log = Log { logger: Rc::clone(self), number, written: Arc::clone(&written) };
+        log.ask(Command::Open { log: number, path, max_line, written }).await?;
         Ok(log)
     }
 
@@ -162,6 +165,11 @@ impl Log {
     /// Takes what there is to read now, then closes the file and the container's streams.
     pub(crate) fn close(&self) {
         let _ = self.logger.send(Command::Close { log: self.number });
+    }
+
+    /// What became of all output so far.
+    pub(crate) fn written(&self) -> &Written {
+        &self.written
     }
 
     /// Waits until all streams have ended, but not longer than `limit`.

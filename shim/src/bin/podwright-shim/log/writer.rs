@@ -115,9 +115,12 @@ impl Writer {
     fn obey(&mut self) {
         for (ticket, command) in self.shared.take_commands() {
             let answer = match command {
-                Command::Open { log, path, max_line } => LogFile::open(path).map(|file| {
-                    self.logs.insert(log, Log { file, max_line, open_streams: 0, draining: None });
-                }),
+                Command::Open { log, path, max_line, written } => {
+                    LogFile::open(path, written).map(|file| {
+                        self.logs
+                            .insert(log, Log { file, max_line, open_streams: 0, draining: None });
+                    })
+                }
                 Command::Attach { log, stream, fd } => self.attach(log, stream, fd),
                 Command::View { log, stream, pipe, ended } => self.view(log, stream, pipe, ended),
                 Command::Reopen { log } => match self.logs.get_mut(&log) {
