@@ -117,10 +117,6 @@ fn identity(fixture: &Fixture, process: &Process) -> Result<(), String> {
     if strict && !groups.iter().all(given) {
         return Err(format!("groups of the image in {groups:?}"));
     }
-    let wrong = |id: u32, asked: Option<i64>| asked.is_some_and(|asked| asked != i64::from(id));
-    if wrong(user.uid(), security.run_as_user) || wrong(user.gid(), security.run_as_group) {
-        return Err(format!("another identity than asked for, {user:?}"));
-    }
     Ok(())
 }
 
@@ -291,13 +287,16 @@ fn image_stays_inside(spec: &Spec) -> Result<(), String> {
             process.remove(inside);
         }
     }
-    if spec_text(spec)?.contains("\\u0000") {
+    if for_kernel(spec)?.contains("\\u0000") {
         return Err("a NUL, at which the kernel would stop reading".into());
     }
     let text = outside.to_string();
     if text.contains(MARK) { Err(format!("what the image says got out: {text}")) } else { Ok(()) }
 }
 
-fn spec_text(spec: &Spec) -> Result<String, String> {
-    serde_json::to_string(spec).map_err(|err| err.to_string())
+/// All but the annotations, which are for people and programs.
+fn for_kernel(spec: &Spec) -> Result<String, String> {
+    let mut spec = serde_json::to_value(spec).map_err(|err| err.to_string())?;
+    spec["annotations"].take();
+    Ok(spec.to_string())
 }

@@ -94,7 +94,7 @@ fn cdi(devices: &[String]) -> Edits {
         let node = device(&format!("/dev/cdi{minor}"), minor);
         let own = (!name.len().is_multiple_of(2)).then_some(minor);
         edits.devices.push(EditsDevice { node, uid: own, gid: None });
-        edits.env.push(format!("CDI={name}"));
+        edits.env.push(format!("CDI={minor}"));
         edits.gids.push(minor);
         let options = ["rbind".to_owned(), "rw".to_owned()];
         edits.add_mount("bind", &format!("{CDI}/{minor}"), &format!("/lib/cdi{minor}"), &options);
