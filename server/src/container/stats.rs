@@ -101,6 +101,11 @@ pub(crate) fn details(container: &Container) -> Option<(Details, Processes)> {
     container.gauge.sampler.read(began(container), || open(container), read)
 }
 
+/// Lets go of what nobody has asked for in a while.
+pub(crate) fn rest(container: &Container) {
+    container.gauge.sampler.rest();
+}
+
 /// The last count of what it has written.
 pub(crate) fn written(container: &Container) -> Option<Written> {
     container.gauge.counting().last

@@ -1,17 +1,17 @@
 //! What a cgroup has used, read from the kernel's own files on cgroup v2 and on v1's hierarchies.
 //!
-//! A [`Meter`] keeps the cgroup's directories open, so that a reading costs no walk from the root and can never be
-//! that of another cgroup which got the same name. It holds nothing else: a reading is made when it is asked for, and
-//! costs nobody anything in between. A cgroup that is gone has no reading.
+//! A [`Meter`] keeps the cgroup's directories open, and its files while somebody asks, so that a reading costs no walk
+//! from the root and can never be that of another cgroup which got the same name. It holds nothing else: a reading is
+//! made when it is asked for, and costs nobody anything in between. A cgroup that is gone has no reading.
 
 mod details;
+mod files;
 mod processes;
 mod sampler;
 mod text;
 mod v1;
 mod v2;
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,6 +19,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::cgroup;
 pub(crate) use details::{Details, DeviceIo, Work};
+use files::Files;
 pub(crate) use processes::Processes;
 pub(crate) use sampler::{Sample, Sampler};
 
@@ -91,8 +92,8 @@ pub(crate) struct Meter(Version);
 
 #[derive(Debug)]
 enum Version {
-    V1(v1::Directories),
-    V2(OwnedFd),
+    V1(Box<v1::Directories>),
+    V2(Files),
 }
 
 impl Meter {
@@ -114,7 +115,8 @@ impl Meter {
         if unified.join("cgroup.controllers").exists() {
             return directory(&unified).map(|dir| Self(Version::V2(dir)));
         }
-        v1::Directories::open(Path::new(cgroup::ROOT), relative).map(|dirs| Self(Version::V1(dirs)))
+        v1::Directories::open(Path::new(cgroup::ROOT), relative)
+            .map(|dirs| Self(Version::V1(Box::new(dirs))))
     }
 
     /// What it has used up to now; `None` once it is gone.
@@ -135,19 +137,28 @@ impl Meter {
         }
     }
 
+    /// Closes the files that nobody has asked for in a while.
+    fn rest(&self) {
+        match &self.0 {
+            Version::V1(dirs) => dirs.all().for_each(Files::rest),
+            Version::V2(dir) => dir.rest(),
+        }
+    }
+
     /// The processes in it, not in cgroups below it.
     pub(crate) fn processes(&self) -> Processes {
         let dir = match &self.0 {
             Version::V1(dirs) => dirs.any(),
             Version::V2(dir) => Some(dir),
         };
-        let pids = dir.and_then(|dir| text::read(dir, "cgroup.procs")).unwrap_or_default();
+        let pids = dir.and_then(|dir| dir.read("cgroup.procs")).unwrap_or_default();
         Processes::of(pids.lines().filter_map(|line| line.parse().ok()))
     }
 }
 
-fn directory(path: &Path) -> Option<OwnedFd> {
-    openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+fn directory(path: &Path) -> Option<Files> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).ok().map(Files::of)
 }
 
 fn now() -> i64 {

@@ -9,6 +9,7 @@ use crate::container::Container;
 use crate::container::fact::Became;
 use crate::container::node::Node;
 use crate::container::shim::Shim;
+use crate::container::stats;
 use crate::container::watch_exit::watch_exit;
 
 /// Watches a running container until it has ended.
@@ -61,17 +62,20 @@ async fn ask(shim: &Shim) {
 /// How often each shim is looked at. What it costs is told by `e2e/tests/cri/bad_shim.rs`.
 const GLANCE: Duration = Duration::from_secs(10);
 
-/// Looks at every shim now and then, since nobody calls an idle pod's.
+/// Looks at every shim now and then, since nobody calls an idle pod's, and closes what was open for askers that left.
 pub(crate) fn glances(pods: &Arc<Pods>) {
     let span = tracing::info_span!("glances");
     let (all, tasks) = (pods.clone(), pods.node.tasks.clone());
     tasks.spawn(span, async move {
         loop {
             tokio::time::sleep(GLANCE).await;
-            all.sandboxes()
-                .iter()
-                .filter_map(|sandbox| sandbox.shim())
-                .for_each(|one| one.glance());
+            for sandbox in all.sandboxes() {
+                if let Some(shim) = sandbox.shim() {
+                    shim.glance();
+                }
+                sandbox.sampler.rest();
+            }
+            all.containers().iter().for_each(|container| stats::rest(container));
         }
     });
 }

@@ -81,6 +81,13 @@ impl Sampler {
         }
     }
 
+    /// Lets go of what nobody has asked for in a while.
+    pub(crate) fn rest(&self) {
+        if let Slot::Open(open) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            open.meter.rest();
+        }
+    }
+
     /// Its container or pod has ended: nothing stays open, and nothing is opened again.
     pub(crate) fn close(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Slot::Closed;

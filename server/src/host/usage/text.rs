@@ -1,36 +1,16 @@
 //! The kernel's small files: one number, keys with numbers, and pressure.
 
-use std::io::Read;
-use std::os::fd::OwnedFd;
-
-use rustix::fs::{Mode, OFlags, openat};
-
+use super::files::Files;
 use super::{Pressure, Stall};
 
-/// Larger than any file of a cgroup that is read but `cgroup.procs` of one with ten thousand processes.
-const LIMIT: usize = 128 << 10;
-/// As much as a read of a file takes at most where the kernel gives it a page.
-const USUAL: usize = 4 << 10;
-/// What is shorter is whole: the kernel breaks a list off between two lines, where its page is nearly full. One call
-/// instead of two, as there are dozens of these files for each pod.
-const SURELY_WHOLE: usize = 3 << 10;
-
-/// The content of `name` in the directory; `None` if it is not there, or the cgroup is gone.
-pub(super) fn read(dir: &OwnedFd, name: &str) -> Option<String> {
-    let file = openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let mut usual = [0; USUAL];
-    let count = rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut usual)).ok()?;
-    let mut bytes = usual[..count].to_vec();
-    if count > SURELY_WHOLE {
-        let rest = (LIMIT - count) as u64;
-        std::fs::File::from(file).take(rest).read_to_end(&mut bytes).ok()?;
-    }
-    String::from_utf8(bytes).ok()
+/// The only number of a file. `max` and v1's largest possible limit are none.
+pub(super) fn number(dir: &Files, name: &'static str) -> Option<u64> {
+    dir.read(name).and_then(|text| the_number(&text))
 }
 
-/// The only number of a file. `max` and v1's largest possible limit are none.
-pub(super) fn number(dir: &OwnedFd, name: &str) -> Option<u64> {
-    read(dir, name)?.trim().parse().ok().and_then(bounded)
+/// The same of a file's text.
+pub(super) fn the_number(text: &str) -> Option<u64> {
+    text.trim().parse().ok().and_then(bounded)
 }
 
 /// v1 says "no limit" by the largest multiple of a page that a signed number holds.
@@ -88,20 +68,6 @@ fn stall(fields: &str) -> Option<Stall> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn files_of_any_length_are_read_whole() {
-        let path = tempfile::tempdir().unwrap();
-        let dir = super::super::directory(path.path()).unwrap();
-        for size in [0, 1, SURELY_WHOLE, SURELY_WHOLE + 1, USUAL, USUAL + 1, LIMIT] {
-            std::fs::write(path.path().join("f"), "x".repeat(size)).unwrap();
-            assert_eq!(read(&dir, "f").unwrap().len(), size);
-        }
-        assert_eq!(read(&dir, "g"), None);
-        // A list of the kernel's, which comes in several reads.
-        let process = super::super::directory(std::path::Path::new("/proc/self")).unwrap();
-        assert!(read(&process, "smaps").unwrap().len() > 2 * USUAL);
-    }
 
     #[test]
     fn keys_and_numbers() {

@@ -1,10 +1,10 @@
 //! cgroup v1: a directory in each controller's hierarchy, which may be mounted together or not at all.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::details::{Details, DeviceIo, Huge, huge_sizes};
-use super::text::{bounded, found, number, read, values};
+use super::files::Files;
+use super::text::{bounded, found, number, the_number, values};
 use super::{Memory, Usage, Work, directory};
 
 /// USER_HZ: cpuacct.stat counts in it on every architecture.
@@ -13,12 +13,12 @@ const NANOS_PER_TICK: u64 = 10_000_000;
 /// The cgroup's directory in each hierarchy that has it.
 #[derive(Debug)]
 pub(super) struct Directories {
-    cpuacct: Option<OwnedFd>,
-    cpu: Option<OwnedFd>,
-    memory: Option<OwnedFd>,
-    pids: Option<OwnedFd>,
-    blkio: Option<OwnedFd>,
-    hugetlb: Option<OwnedFd>,
+    cpuacct: Option<Files>,
+    cpu: Option<Files>,
+    memory: Option<Files>,
+    pids: Option<Files>,
+    blkio: Option<Files>,
+    hugetlb: Option<Files>,
 }
 
 impl Directories {
@@ -36,10 +36,14 @@ impl Directories {
         dirs.any().is_some().then_some(dirs)
     }
 
-    /// One of them: the processes are the same in all.
-    pub(super) fn any(&self) -> Option<&OwnedFd> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Files> {
         let all = [&self.pids, &self.cpuacct, &self.memory, &self.cpu, &self.blkio, &self.hugetlb];
-        all.into_iter().find_map(Option::as_ref)
+        all.into_iter().flatten()
+    }
+
+    /// One of them: the processes are the same in all.
+    pub(super) fn any(&self) -> Option<&Files> {
+        self.all().next()
     }
 }
 
@@ -52,8 +56,8 @@ pub(super) fn usage(dirs: &Directories) -> Option<Usage> {
     })
 }
 
-fn memory(dir: &OwnedFd) -> Option<Memory> {
-    let stat = read(dir, "memory.stat")?;
+fn memory(dir: &Files) -> Option<Memory> {
+    let stat = dir.read("memory.stat")?;
     let [rss, cache, mapped_file, inactive_file, faults, major_faults] = values(
         &stat,
         [
@@ -87,10 +91,10 @@ fn memory(dir: &OwnedFd) -> Option<Memory> {
 }
 
 pub(super) fn details(dirs: &Directories) -> Details {
-    let text = |dir: &Option<OwnedFd>, name| {
-        dir.as_ref().and_then(|dir| read(dir, name)).unwrap_or_default()
+    let text = |dir: &Option<Files>, name: &'static str| {
+        dir.as_ref().and_then(|dir| dir.read(name)).unwrap_or_default()
     };
-    let count = |dir: &Option<OwnedFd>, name| {
+    let count = |dir: &Option<Files>, name: &'static str| {
         dir.as_ref().and_then(|dir| number(dir, name)).unwrap_or_default()
     };
     let [user, system] = values(&text(&dirs.cpuacct, "cpuacct.stat"), ["user", "system"]);
@@ -117,10 +121,14 @@ pub(super) fn details(dirs: &Directories) -> Details {
     }
 }
 
-fn huge(dir: &OwnedFd) -> Vec<Huge> {
+fn huge(dir: &Files) -> Vec<Huge> {
     let of = |size: &String| {
-        let usage = number(dir, &format!("hugetlb.{size}.usage_in_bytes"))?;
-        let peak = number(dir, &format!("hugetlb.{size}.max_usage_in_bytes")).unwrap_or(usage);
+        let of = |what| {
+            let text = dir.read_once(&format!("hugetlb.{size}.{what}_in_bytes"));
+            text.and_then(|text| the_number(&text))
+        };
+        let usage = of("usage")?;
+        let peak = of("max_usage").unwrap_or(usage);
         Some(Huge { size: size.clone(), usage, peak })
     };
     huge_sizes().iter().filter_map(of).collect()

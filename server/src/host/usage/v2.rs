@@ -1,28 +1,27 @@
 //! cgroup v2: one directory holds it all.
 
-use std::os::fd::OwnedFd;
-
 use super::details::{Details, DeviceIo, Huge, huge_sizes};
-use super::text::{found, number, pressure, read, values};
+use super::files::Files;
+use super::text::{found, number, pressure, the_number, values};
 use super::{Memory, Usage};
 
 const NANOS_PER_MICRO: u64 = 1000;
 
-pub(super) fn usage(dir: &OwnedFd) -> Option<Usage> {
-    let [cpu] = values(&read(dir, "cpu.stat")?, ["usage_usec"]);
+pub(super) fn usage(dir: &Files) -> Option<Usage> {
+    let [cpu] = values(&dir.read("cpu.stat")?, ["usage_usec"]);
     Some(Usage {
         at: 0,
         cpu: cpu.saturating_mul(NANOS_PER_MICRO),
         memory: memory(dir),
         tasks: number(dir, "pids.current"),
-        cpu_pressure: read(dir, "cpu.pressure").and_then(|text| pressure(&text)),
-        memory_pressure: read(dir, "memory.pressure").and_then(|text| pressure(&text)),
-        io_pressure: read(dir, "io.pressure").and_then(|text| pressure(&text)),
+        cpu_pressure: dir.read("cpu.pressure").and_then(|text| pressure(&text)),
+        memory_pressure: dir.read("memory.pressure").and_then(|text| pressure(&text)),
+        io_pressure: dir.read("io.pressure").and_then(|text| pressure(&text)),
     })
 }
 
-fn memory(dir: &OwnedFd) -> Memory {
-    let Some(stat) = read(dir, "memory.stat") else { return Memory::default() };
+fn memory(dir: &Files) -> Memory {
+    let Some(stat) = dir.read("memory.stat") else { return Memory::default() };
     let [anon, file, file_mapped, inactive_file, pgfault, pgmajfault] =
         values(&stat, ["anon", "file", "file_mapped", "inactive_file", "pgfault", "pgmajfault"]);
     Memory {
@@ -39,8 +38,8 @@ fn memory(dir: &OwnedFd) -> Memory {
     }
 }
 
-pub(super) fn details(dir: &OwnedFd) -> Details {
-    let text = |name| read(dir, name).unwrap_or_default();
+pub(super) fn details(dir: &Files) -> Details {
+    let text = |name: &'static str| dir.read(name).unwrap_or_default();
     let [user, system, periods, throttled_periods, throttled] = values(
         &text("cpu.stat"),
         ["user_usec", "system_usec", "nr_periods", "nr_throttled", "throttled_usec"],
@@ -63,7 +62,7 @@ pub(super) fn details(dir: &OwnedFd) -> Details {
         huge: huge_sizes()
             .iter()
             .filter_map(|size| {
-                let usage = number(dir, &format!("hugetlb.{size}.current"))?;
+                let usage = the_number(&dir.read_once(&format!("hugetlb.{size}.current"))?)?;
                 // v2 keeps no peak.
                 Some(Huge { usage, peak: usage, size: size.clone() })
             })
@@ -90,7 +89,7 @@ mod tests {
     use super::*;
 
     /// A directory as cgroup v2 would show it.
-    fn cgroup(files: &[(&str, &str)]) -> (tempfile::TempDir, OwnedFd) {
+    fn cgroup(files: &[(&str, &str)]) -> (tempfile::TempDir, Files) {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).unwrap();
