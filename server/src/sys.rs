@@ -1,7 +1,7 @@
 //! The daemon's only unsafe code: telling tokio that a descriptor stays what it is, and calls that no crate has.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -93,28 +93,4 @@ pub(crate) fn in_user_namespace<T>(with: impl FnOnce(u32) -> io::Result<T>) -> i
     let pid = i32::try_from(child).ok().and_then(rustix::process::Pid::from_raw);
     rustix::process::waitpid(pid, rustix::process::WaitOptions::empty())?;
     result
-}
-
-/// Maps the owners of a detached mount's files into a user namespace (mount_setattr(2) with `MOUNT_ATTR_IDMAP`).
-///
-/// # Errors
-/// `EINVAL` where the file system cannot do that.
-pub(crate) fn map_owners(tree: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
-    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-    let namespace = u64::try_from(namespace.as_raw_fd()).unwrap_or(u64::MAX);
-    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-    let attributes: [u64; 4] = [MOUNT_ATTR_IDMAP, 0, 0, namespace];
-    // SAFETY: the path is an empty C string and the attributes, whose size is given, outlive the call, which only reads
-    // them; both descriptors are open.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            attributes.as_ptr(),
-            size_of_val(&attributes),
-        )
-    };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -24,7 +24,7 @@ pub(crate) fn can_be_mapped(dir: &Path) -> io::Result<()> {
             std::fs::write(of_process(map), "0 0 1")?;
         }
         let namespace = std::fs::File::open(of_process("ns/user"))?;
-        sys::map_owners(tree.as_fd(), namespace.as_fd())
+        shim::sys::map_owners(tree.as_fd(), namespace.as_fd())
     })
 }
 

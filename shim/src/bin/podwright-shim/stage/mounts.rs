@@ -91,7 +91,7 @@ fn map(users: &Users, at: &Path) -> io::Result<()> {
     let namespace = fs::File::open(&users.namespace)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = rustix::mount::open_tree(CWD, &users.root, flags)?;
-    sys::map_owners(tree.as_fd(), namespace.as_fd())?;
+    shim::sys::map_owners(tree.as_fd(), namespace.as_fd())?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     Ok(rustix::mount::move_mount(tree.as_fd(), c"", CWD, at, flags)?)
 }
