@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::cri::*;
 use crate::image::catalogue::BUSYBOX;
-use crate::measure::Samples;
+use crate::measure::{Samples, memory, threads};
 use crate::peer::Containerd;
 use crate::pod::container;
 use crate::world::{Options, World, processes};
@@ -104,8 +104,8 @@ fn measure(
 fn idle(daemon: &Path, shims: &[PathBuf], quiet: Duration) -> (f64, f64) {
     // What was begun by the last start has to end first: threads that wait for more work leave after ten seconds.
     std::thread::sleep(Duration::from_secs(15));
-    let before: Vec<_> = shims.iter().map(|shim| used(shim)).collect();
-    let (of_daemon, start) = (used(daemon), Instant::now());
+    let before: Vec<_> = shims.iter().map(|shim| threads(shim)).collect();
+    let (of_daemon, start) = (threads(daemon), Instant::now());
     std::thread::sleep(quiet);
     let share = |spent: Duration| spent.as_secs_f64() / start.elapsed().as_secs_f64();
     let of_daemon = since(&of_daemon, daemon);
@@ -118,7 +118,7 @@ fn calls(world: &World, daemon: &Path, (pod, id): (&str, &str), count: usize) ->
     let time = |what: &'static str, call: &dyn Fn() -> Result<(), Status>| {
         // The first one may find nothing sampled, and the connection new.
         let took = call().and_then(|()| {
-            let (mut samples, before) = (Samples::default(), used(daemon));
+            let (mut samples, before) = (Samples::default(), threads(daemon));
             for _ in 0..count {
                 samples.time(call)?;
             }
@@ -159,28 +159,13 @@ fn comm_of(process: &Path) -> String {
 
 /// KiB.
 fn pss(process: &Path) -> u64 {
-    let text = std::fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let value = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-    value.expect("the kernel tells a process's share of memory")
-}
-
-/// By thread, to the nanosecond.
-fn used(process: &Path) -> HashMap<PathBuf, Duration> {
-    let threads = std::fs::read_dir(process.join("task")).into_iter().flatten().flatten();
-    threads
-        .filter_map(|thread| {
-            let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-            let nanos = text.split(' ').next()?.parse().ok()?;
-            Some((thread.path(), Duration::from_nanos(nanos)))
-        })
-        .collect()
+    memory(process, "Pss:").expect("the kernel tells a process's share of memory")
 }
 
 /// What the threads that are there now have used since.
 fn since(before: &HashMap<PathBuf, Duration>, process: &Path) -> Duration {
-    let threads = used(process).into_iter();
-    threads
+    threads(process)
+        .into_iter()
         .map(|(id, used)| used.saturating_sub(before.get(&id).copied().unwrap_or_default()))
         .sum()
 }

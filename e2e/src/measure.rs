@@ -1,5 +1,6 @@
 //! Figures: how long calls take, and what they cost the processor.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,6 +8,24 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::world::World;
+
+/// KiB by a line of a process's `smaps_rollup`; `None` once it is gone.
+pub fn memory(process: &Path, line: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(process.join("smaps_rollup")).ok()?;
+    let value = text.lines().find_map(|text| text.strip_prefix(line))?;
+    value.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// The processor time of each thread that a process has now, to the nanosecond.
+pub fn threads(process: &Path) -> HashMap<PathBuf, Duration> {
+    let all = std::fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    all.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        let nanos = text.split(' ').next()?.parse().ok()?;
+        Some((thread.path(), Duration::from_nanos(nanos)))
+    })
+    .collect()
+}
 
 /// Durations of one kind of call.
 #[derive(Debug, Clone, Default)]

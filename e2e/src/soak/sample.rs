@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Row;
 use super::slope::Line;
+use crate::measure::memory;
 use crate::world::{World, cgroup_roots, processes};
 
 /// What is watched, in which unit, and by how much it may rise over a whole soak. With the pods at a time the
@@ -42,14 +43,14 @@ impl Series {
             }
         };
         if let Some(daemon) = world.daemon_pid().map(|pid| PathBuf::from(format!("/proc/{pid}"))) {
-            add("daemon: RSS", memory(&daemon, "Rss:"));
-            add("daemon: PSS", memory(&daemon, "Pss:"));
+            add("daemon: RSS", memory(&daemon, "Rss:").map(|kib| kib as f64));
+            add("daemon: PSS", pss(&daemon));
             add("daemon: descriptors", count(&daemon.join("fd")));
             add("daemon: threads", count(&daemon.join("task")));
         }
         let processes = processes(world);
         let shims: Vec<&PathBuf> = processes.iter().filter(|dir| is_shim(dir)).collect();
-        add("a shim: PSS", mean(&shims, |dir| memory(dir, "Pss:")));
+        add("a shim: PSS", mean(&shims, pss));
         add("a shim: descriptors", mean(&shims, |dir| count(&dir.join("fd"))));
         add("a shim: threads", mean(&shims, |dir| count(&dir.join("task"))));
         add("node: shims", Some(shims.len() as f64));
@@ -80,11 +81,8 @@ impl Series {
     }
 }
 
-/// From a process's `smaps_rollup`, in KiB.
-fn memory(process: &Path, line: &str) -> Option<f64> {
-    let text = fs::read_to_string(process.join("smaps_rollup")).ok()?;
-    let value = text.lines().find_map(|text| text.strip_prefix(line))?;
-    value.trim().trim_end_matches(" kB").parse().ok()
+fn pss(process: &Path) -> Option<f64> {
+    memory(process, "Pss:").map(|kib| kib as f64)
 }
 
 fn count(dir: &Path) -> Option<f64> {

@@ -1,5 +1,6 @@
 //! Shims that die, or live and do not answer: never silence, and never anybody else's trouble.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use e2e::cri::*;
@@ -187,13 +188,10 @@ fn the_init_of_a_shared_pid_namespace_is_killed() {
     world.finish();
 }
 
-/// Nanoseconds of processor time of all threads of a process, as the host numbers it.
-fn processor(pid: u32) -> u64 {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks
-        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
-        .filter_map(|text| text.split(' ').next()?.parse::<u64>().ok())
-        .sum()
+/// The processor time of all threads of a process, as the host numbers it.
+fn processor(pid: u32) -> Duration {
+    let threads = e2e::measure::threads(&PathBuf::from(format!("/proc/{pid}")));
+    threads.values().sum()
 }
 
 /// Noticing costs next to nothing: 100 idle pods in the host's network.
@@ -214,16 +212,13 @@ fn idle_pods_cost_nothing() {
     let daemon = world.daemon_pid().unwrap();
     let shims: Vec<u32> = children_named(world.init(), "podwright-shim");
     assert_eq!(shims.len(), PODS);
-    let spent = || (processor(daemon), shims.iter().map(|pid| processor(*pid)).sum::<u64>());
+    let spent = || (processor(daemon), shims.iter().map(|pid| processor(*pid)).sum::<Duration>());
     // Threads that did the last work end after ten seconds, and would be missed in the sum.
     std::thread::sleep(Duration::from_secs(12));
     let before = spent();
     std::thread::sleep(WATCHED);
     let after = spent();
-    let percent = |nanos: u64| {
-        let micros = u32::try_from(nanos / 1000).unwrap_or(u32::MAX);
-        100.0 * f64::from(micros) / 1e6 / WATCHED.as_secs_f64()
-    };
+    let percent = |spent: Duration| 100.0 * spent.as_secs_f64() / WATCHED.as_secs_f64();
     let (of_daemon, of_shims) =
         (percent(after.0.saturating_sub(before.0)), percent(after.1.saturating_sub(before.1)));
     println!("{PODS} idle pods: daemon {of_daemon:.4} % of a core, shims {of_shims:.4} %");

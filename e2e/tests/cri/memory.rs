@@ -19,11 +19,8 @@ struct Memory {
 
 impl Memory {
     fn of(pid: u32) -> Self {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-        let field = |name: &str| -> u64 {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.trim().trim_end_matches(" kB").parse().unwrap()
-        };
+        let process = std::path::PathBuf::from(format!("/proc/{pid}"));
+        let field = |line: &str| e2e::measure::memory(&process, line).unwrap();
         let own = field("Private_Dirty:") + field("Private_Clean:");
         Self { own, shared: field("Rss:") - own, pss: field("Pss:") }
     }
