@@ -1,5 +1,7 @@
 //! The daemon itself, under the names that every exporter gives its process.
 
+use rustix::process::{Resource, getrlimit};
+
 use super::{Kind, Text};
 
 /// Clock ticks a second, as /proc counts a process's time on every architecture that Linux has (USER_HZ).
@@ -17,13 +19,13 @@ pub(crate) fn process(text: &mut Text) {
     // The directory that is being read is one of them.
     #[allow(clippy::cast_precision_loss, reason = "descriptors of a process")]
     let open = std::fs::read_dir("/proc/self/fd").ok().map(|dir| (dir.count() - 1) as f64);
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let mut gauge = |name, help, value| text.one(Kind::Gauge, name, help, value);
     gauge("process_resident_memory_bytes", "Resident memory size in bytes.", kilobytes("VmRSS:"));
     gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", kilobytes("VmSize:"));
     gauge("process_threads", "Number of OS threads in the process.", after(&status, "Threads:"));
     gauge("process_open_fds", "Number of open file descriptors.", open);
-    let most = after(&limits, "Max open files");
+    #[allow(clippy::cast_precision_loss, reason = "descriptors of a process")]
+    let most = getrlimit(Resource::Nofile).current.map(|most| most as f64);
     gauge("process_max_fds", "Maximum number of open file descriptors.", most);
     let help = "Start time of the process since unix epoch in seconds.";
     gauge("process_start_time_seconds", help, started);

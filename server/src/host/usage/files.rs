@@ -3,10 +3,10 @@
 //! To find and open a file costs more than to read it. An open one keeps a page of the kernel's, so there is a bound
 //! to all of them, and those that nobody asks for any more are closed.
 
-use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, openat};
@@ -26,11 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 static KEPT: AtomicUsize = AtomicUsize::new(0);
 
-/// One cgroup's, of one hierarchy.
+/// One cgroup's, of one hierarchy. One thread at a time reads a cgroup: its sampler sees to that.
 #[derive(Debug)]
 pub(super) struct Files {
     dir: OwnedFd,
-    kept: Mutex<Kept>,
+    kept: RefCell<Kept>,
 }
 
 #[derive(Debug)]
@@ -41,16 +41,12 @@ struct Kept {
 
 impl Files {
     pub(super) fn of(dir: OwnedFd) -> Self {
-        Self { dir, kept: Mutex::new(Kept { files: Vec::new(), used: Instant::now() }) }
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { dir, kept: RefCell::new(Kept { files: Vec::new(), used: Instant::now() }) }
     }
 
     /// The content of the file; `None` if it is not there, or the cgroup is gone.
     pub(super) fn read(&self, name: &'static str) -> Option<String> {
-        let mut kept = self.kept();
+        let mut kept = self.kept.borrow_mut();
         kept.used = Instant::now();
         if let Some((_, file)) = kept.files.iter().find(|(of, _)| *of == name) {
             return content(file);
@@ -74,7 +70,7 @@ impl Files {
 
     /// Closes what nobody has asked for in a while.
     pub(super) fn rest(&self) {
-        let mut kept = self.kept();
+        let mut kept = self.kept.borrow_mut();
         if kept.used.elapsed() >= PATIENCE {
             close(&mut kept);
         }
@@ -83,7 +79,7 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        close(&mut self.kept());
+        close(self.kept.get_mut());
     }
 }
 
@@ -105,16 +101,15 @@ fn may_keep_one_more() -> bool {
 
 /// From the beginning, whatever was read of it before.
 fn content(file: &OwnedFd) -> Option<String> {
-    let mut usual = [0; USUAL];
-    let read = || rustix::io::pread(file, &mut usual, 0);
-    let count = rustix::io::retry_on_intr(read).ok()?;
-    let mut bytes = usual[..count].to_vec();
-    if count > SURELY_WHOLE {
-        let again = std::fs::File::from(file.as_fd().try_clone_to_owned().ok()?);
-        rustix::fs::seek(&again, rustix::fs::SeekFrom::Start(count as u64)).ok()?;
-        again.take((LIMIT - count) as u64).read_to_end(&mut bytes).ok()?;
+    let (mut bytes, mut piece) = (Vec::new(), [0; USUAL]);
+    loop {
+        let read = || rustix::io::pread(file, &mut piece, bytes.len() as u64);
+        let count = rustix::io::retry_on_intr(read).ok()?;
+        bytes.extend_from_slice(&piece[..count]);
+        if count <= SURELY_WHOLE || bytes.len() >= LIMIT {
+            return String::from_utf8(bytes).ok();
+        }
     }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -150,11 +145,11 @@ mod tests {
         let path = tempfile::tempdir().unwrap();
         std::fs::write(path.path().join("f"), "1").unwrap();
         let dir = files(path.path());
-        let open = || dir.kept().files.len();
+        let open = || dir.kept.borrow().files.len();
         dir.read("f").unwrap();
         dir.rest();
         assert_eq!(open(), 1);
-        dir.kept().used = Instant::now().checked_sub(PATIENCE).unwrap();
+        dir.kept.borrow_mut().used = Instant::now().checked_sub(PATIENCE).unwrap();
         dir.rest();
         assert_eq!(open(), 0);
         assert_eq!(dir.read("f").unwrap(), "1");

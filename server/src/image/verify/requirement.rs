@@ -189,7 +189,7 @@ impl Raw {
 }
 
 impl RawFulcio {
-    fn check(self) -> Result<Signers, String> {
+    fn check(self) -> Result<Signers<Source, Source>, String> {
         let needs = |field: &str, value: Option<String>| {
             value.filter(|value| !value.is_empty()).ok_or_else(|| format!("needs {field}"))
         };
@@ -203,7 +203,7 @@ impl RawFulcio {
 }
 
 impl RawPki {
-    fn check(self) -> Result<Signers, String> {
+    fn check(self) -> Result<Signers<Source, Source>, String> {
         let Self { subject_email: email, subject_hostname: hostname, .. } = self;
         let roots =
             either(("caRootsPath", self.ca_roots_path), ("caRootsData", self.ca_roots_data))?;

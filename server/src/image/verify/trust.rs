@@ -12,50 +12,28 @@ use super::signature::Signature;
 /// What a policy says, not read yet.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    pub(super) signers: Signers,
+    pub(super) signers: Signers<Source, Source>,
     /// Keys of Rekor's logs, one of which has to have recorded the signature; none: no log is wanted.
     pub(super) logs: Vec<Source>,
-}
-
-/// Who may sign.
-#[derive(Debug)]
-pub(super) enum Signers {
-    /// Whoever has one of these keys.
-    Keys(Vec<Source>),
-    /// Whoever Fulcio gave a certificate for this address at this provider of identities. Such a certificate is good
-    /// for minutes, and a log says that it was when it signed.
-    Fulcio { authorities: Source, issuer: String, email: String },
-    /// Whoever has a certificate, good at this moment, for all that is named here.
-    Pki {
-        roots: Source,
-        intermediates: Option<Source>,
-        email: Option<String>,
-        hostname: Option<String>,
-    },
 }
 
 /// The same with its keys and certificates.
 #[derive(Debug)]
 pub(super) struct Trust {
-    pub(super) who: Who,
+    pub(super) signers: Signers<PublicKey, Vec<CertificateDer<'static>>>,
     pub(super) logs: Vec<PublicKey>,
 }
 
-/// Who may sign.
+/// Who may sign, by keys `K` and sets of certificates `C`.
 #[derive(Debug)]
-pub(super) enum Who {
-    Keys(Vec<PublicKey>),
-    Fulcio {
-        authorities: Vec<CertificateDer<'static>>,
-        issuer: String,
-        email: String,
-    },
-    Pki {
-        roots: Vec<CertificateDer<'static>>,
-        intermediates: Vec<CertificateDer<'static>>,
-        email: Option<String>,
-        hostname: Option<String>,
-    },
+pub(super) enum Signers<K, C> {
+    /// Whoever has one of these keys.
+    Keys(Vec<K>),
+    /// Whoever Fulcio gave a certificate for this address at this provider of identities. Such a certificate is good
+    /// for minutes, and a log says that it was when it signed.
+    Fulcio { authorities: C, issuer: String, email: String },
+    /// Whoever has a certificate, good at this moment, for all that is named here.
+    Pki { roots: C, intermediates: Option<C>, email: Option<String>, hostname: Option<String> },
 }
 
 impl Wanted {
@@ -64,24 +42,24 @@ impl Wanted {
         let keys = |sources: &[Source]| -> Result<Vec<PublicKey>, String> {
             sources.iter().map(|source| source.read(PublicKey::parse)).collect()
         };
-        let who = match &self.signers {
-            Signers::Keys(sources) => Who::Keys(keys(sources)?),
-            Signers::Fulcio { authorities, issuer, email } => Who::Fulcio {
+        let signers = match &self.signers {
+            Signers::Keys(sources) => Signers::Keys(keys(sources)?),
+            Signers::Fulcio { authorities, issuer, email } => Signers::Fulcio {
                 authorities: authorities.read(certificate::some)?,
                 issuer: issuer.clone(),
                 email: email.clone(),
             },
-            Signers::Pki { roots, intermediates, email, hostname } => Who::Pki {
+            Signers::Pki { roots, intermediates, email, hostname } => Signers::Pki {
                 roots: roots.read(certificate::some)?,
                 intermediates: match intermediates {
-                    Some(source) => source.read(certificate::some)?,
-                    None => Vec::new(),
+                    Some(source) => Some(source.read(certificate::some)?),
+                    None => None,
                 },
                 email: email.clone(),
                 hostname: hostname.clone(),
             },
         };
-        Ok(Trust { who, logs: keys(&self.logs)? })
+        Ok(Trust { signers, logs: keys(&self.logs)? })
     }
 }
 
@@ -95,23 +73,27 @@ impl Trust {
             (keys, Some(entry)) => Some(Entry::read(entry, keys)?),
         };
         let payload = signature.payload.as_bytes();
-        let by = match &self.who {
-            Who::Keys(keys) => By::Key(
+        let by = match &self.signers {
+            Signers::Keys(keys) => By::Key(
                 keys.iter()
                     .find(|key| key.signed(payload, bytes))
                     .ok_or("no trusted key made it")?,
             ),
-            Who::Fulcio { authorities, issuer, email } => {
+            Signers::Fulcio { authorities, issuer, email } => {
                 let at = entry.as_ref().map(Entry::time).ok_or("no log says when it was made")?;
                 let certificate = certified(signature, authorities, &[], at)?;
                 certificate.was_given_by(issuer)?;
                 certificate.names_email(email)?;
                 By::Certificate(certificate)
             }
-            Who::Pki { roots, intermediates, email, hostname } => {
+            Signers::Pki { roots, intermediates, email, hostname } => {
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-                let certificate =
-                    certified(signature, roots, intermediates, now.unwrap_or_default())?;
+                let certificate = certified(
+                    signature,
+                    roots,
+                    intermediates.as_deref().unwrap_or_default(),
+                    now.unwrap_or_default(),
+                )?;
                 email.iter().try_for_each(|email| certificate.names_email(email))?;
                 hostname.iter().try_for_each(|host| certificate.names_host(host))?;
                 By::Certificate(certificate)

@@ -102,18 +102,18 @@ impl World {
 
     fn fulcio(&self) -> Trust {
         let authorities = certificate::some(self.root.pem().as_bytes()).unwrap();
-        let who = Who::Fulcio { authorities, issuer: PROVIDER.into(), email: EMAIL.into() };
-        Trust { who, logs: self.logs() }
+        let signers = Signers::Fulcio { authorities, issuer: PROVIDER.into(), email: EMAIL.into() };
+        Trust { signers, logs: self.logs() }
     }
 
     fn pki(&self, email: Option<&str>, hostname: Option<&str>) -> Trust {
-        let who = Who::Pki {
+        let signers = Signers::Pki {
             roots: certificate::some(self.root.pem().as_bytes()).unwrap(),
-            intermediates: certificate::some(self.between.pem().as_bytes()).unwrap(),
+            intermediates: Some(certificate::some(self.between.pem().as_bytes()).unwrap()),
             email: email.map(Into::into),
             hostname: hostname.map(Into::into),
         };
-        Trust { who, logs: Vec::new() }
+        Trust { signers, logs: Vec::new() }
     }
 }
 
@@ -217,8 +217,8 @@ fn a_log_may_be_wanted_of_a_key_as_well() {
     let signer = KeyPair::generate().unwrap();
     let bytes = signer.sign(PAYLOAD.as_bytes()).unwrap();
     let pem = signer.public_key_pem();
-    let who = Who::Keys(vec![key(&pem).unwrap()]);
-    let trust = Trust { who, logs: world.logs() };
+    let signers = Signers::Keys(vec![key(&pem).unwrap()]);
+    let trust = Trust { signers, logs: world.logs() };
     let bare = signature(PAYLOAD, &STANDARD.encode(&bytes));
     refused(&bare, &trust, "no log's entry");
     let by = |pem: &str| Signature {

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::identity::Identity;
 use super::key::PublicKey;
-use super::trust::{Trust, Who};
+use super::trust::{Signers, Trust};
 use super::*;
 
 mod certificates;
@@ -65,7 +65,7 @@ fn key(pem: &str) -> Result<PublicKey, String> {
 
 /// Whoever has one of the keys, logged or not.
 fn held(keys: &[PublicKey]) -> Trust {
-    Trust { who: Who::Keys(keys.to_vec()), logs: Vec::new() }
+    Trust { signers: Signers::Keys(keys.to_vec()), logs: Vec::new() }
 }
 
 fn pulled() -> Reference {
