@@ -35,6 +35,14 @@ const CONTAINERD: &[&str] = &[
     "containerd/services/version.proto",
 ];
 
+/// CRI messages whose entries stay encoded: `src/cri/encoded.rs` is what they are.
+const ENCODED: &[&str] = &[
+    "ListPodSandboxResponse",
+    "ListContainersResponse",
+    "StreamPodSandboxesResponse",
+    "StreamContainersResponse",
+];
+
 /// CRI messages that carry secrets: `src/redact.rs` writes their `Debug`.
 const SECRET: &[&str] = &["runtime.v1.AuthConfig", "runtime.v1.KeyValue"];
 
@@ -56,11 +64,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let grpc = protox::compile(GRPC, [root])?;
         let out = std::env::var_os("OUT_DIR").ok_or("no OUT_DIR")?;
         std::fs::write(Path::new(&out).join("grpc.bin"), grpc.encode_to_vec())?;
-        tonic_prost_build::configure()
+        let own = tonic_prost_build::configure()
             .build_transport(false)
             .generate_default_stubs(true)
             .btree_map(".")
-            .skip_debug(SECRET)
+            .skip_debug(SECRET);
+        let kept = |message: &&str| {
+            (format!(".runtime.v1.{message}"), format!("crate::cri::v1::{message}"))
+        };
+        ENCODED
+            .iter()
+            .map(kept)
+            .fold(own, |own, (message, path)| own.extern_path(message, path))
             .compile_fds_with_config(grpc, named())?;
 
         let containerd = protox::compile(CONTAINERD, [root])?;

@@ -3,6 +3,7 @@
 /// CRI v1, at the level of Kubernetes 1.36 with what 1.37 adds. A method that a server does not
 /// implement answers `Unimplemented`.
 pub mod v1 {
+    pub use super::encoded::*;
     pub use generated::*;
 
     #[allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic)]
@@ -11,4 +12,5 @@ pub mod v1 {
     }
 }
 
+mod encoded;
 mod redact;

@@ -66,7 +66,7 @@ impl Daemon {
     /// All pods, the newest first.
     pub(crate) async fn pods(&mut self) -> anyhow::Result<Vec<PodSandbox>> {
         let answer = self.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?;
-        let mut pods = answer.into_inner().items;
+        let mut pods = answer.into_inner().decoded()?;
         pods.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
         Ok(pods)
     }
@@ -74,7 +74,7 @@ impl Daemon {
     /// All containers, the newest first.
     pub(crate) async fn containers(&mut self) -> anyhow::Result<Vec<Container>> {
         let answer = self.runtime.list_containers(ListContainersRequest::default()).await?;
-        let mut containers = answer.into_inner().containers;
+        let mut containers = answer.into_inner().decoded()?;
         containers.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
         Ok(containers)
     }

@@ -31,7 +31,7 @@ pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitC
     let text = if args.quiet {
         daemon.pods().await?.iter().map(|pod| format!("{}\n", pod.id)).collect()
     } else if args.output == Output::Json {
-        let list = ListPodSandboxResponse { items: daemon.pods().await? };
+        let list = ListPodSandboxResponse::from(&daemon.pods().await?[..]);
         format!("{:#}\n", json::message(&list)?)
     } else {
         table(daemon).await?

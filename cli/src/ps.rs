@@ -45,7 +45,7 @@ pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitC
     let text = if args.quiet {
         all.containers.iter().map(|container| format!("{}\n", container.id)).collect()
     } else if args.output == Output::Json {
-        let list = ListContainersResponse { containers: all.containers };
+        let list = ListContainersResponse::from(&all.containers[..]);
         format!("{:#}\n", json::message(&list)?)
     } else {
         table(&all, daemon).await?

@@ -58,14 +58,12 @@ calls! {
         stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse,
         remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse,
         pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse,
-        list_pod_sandbox(ListPodSandboxRequest) -> ListPodSandboxResponse,
         update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse,
         create_container(CreateContainerRequest) -> CreateContainerResponse,
         start_container(StartContainerRequest) -> StartContainerResponse,
         stop_container(StopContainerRequest) -> StopContainerResponse,
         remove_container(RemoveContainerRequest) -> RemoveContainerResponse,
         container_status(ContainerStatusRequest) -> ContainerStatusResponse,
-        list_containers(ListContainersRequest) -> ListContainersResponse,
         update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse,
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse,
         exec_sync(ExecSyncRequest) -> ExecSyncResponse,
@@ -96,15 +94,9 @@ macro_rules! streams {
         impl Client {
             $($(
                 pub fn $name(&self, request: $request) -> Result<Vec<$response>, Status> {
-                    self.timed(DEADLINE, request, |channel, request| async move {
-                        let mut client = $service::new(channel)
-                            .max_decoding_message_size(MAX_MESSAGE);
-                        let mut stream = client.$name(request).await?.into_inner();
-                        let mut messages = Vec::new();
-                        while let Some(message) = stream.message().await? {
-                            messages.push(message);
-                        }
-                        Ok(tonic::Response::new(messages))
+                    self.gathered(request, |channel, request| async move {
+                        let client = $service::new(channel);
+                        client.max_decoding_message_size(MAX_MESSAGE).$name(request).await
                     })
                 }
             )+)+
@@ -114,8 +106,6 @@ macro_rules! streams {
 
 streams! {
     RuntimeServiceClient:
-        stream_pod_sandboxes(StreamPodSandboxesRequest) -> StreamPodSandboxesResponse,
-        stream_containers(StreamContainersRequest) -> StreamContainersResponse,
         stream_container_stats(StreamContainerStatsRequest) -> StreamContainerStatsResponse,
         stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsResponse,
         stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> StreamPodSandboxMetricsResponse;
@@ -123,7 +113,66 @@ streams! {
         stream_images(StreamImagesRequest) -> StreamImagesResponse;
 }
 
+/// The answers whose entries the API leaves encoded, with what is in them.
+#[derive(Debug, PartialEq)]
+pub struct Sandboxes {
+    pub items: Vec<PodSandbox>,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Containers {
+    pub containers: Vec<Container>,
+}
+
+fn undecodable(error: prost::DecodeError) -> Status {
+    Status::internal(format!("an entry of the list: {error}"))
+}
+
 impl Client {
+    pub fn list_pod_sandbox(&self, request: ListPodSandboxRequest) -> Result<Sandboxes, Status> {
+        let list = self.timed(DEADLINE, request, |channel, request| async move {
+            let client = RuntimeServiceClient::new(channel);
+            client.max_decoding_message_size(MAX_MESSAGE).list_pod_sandbox(request).await
+        })?;
+        Ok(Sandboxes { items: list.decoded().map_err(undecodable)? })
+    }
+
+    pub fn list_containers(&self, request: ListContainersRequest) -> Result<Containers, Status> {
+        let list = self.timed(DEADLINE, request, |channel, request| async move {
+            let client = RuntimeServiceClient::new(channel);
+            client.max_decoding_message_size(MAX_MESSAGE).list_containers(request).await
+        })?;
+        Ok(Containers { containers: list.decoded().map_err(undecodable)? })
+    }
+
+    /// Each message's entries.
+    pub fn stream_pod_sandboxes(
+        &self,
+        request: StreamPodSandboxesRequest,
+    ) -> Result<Vec<Sandboxes>, Status> {
+        let messages = self.gathered(request, |channel, request| async move {
+            RuntimeServiceClient::new(channel).stream_pod_sandboxes(request).await
+        })?;
+        let decoded = |one: StreamPodSandboxesResponse| {
+            Ok(Sandboxes { items: one.decoded().map_err(undecodable)? })
+        };
+        messages.into_iter().map(decoded).collect()
+    }
+
+    /// Each message's entries.
+    pub fn stream_containers(
+        &self,
+        request: StreamContainersRequest,
+    ) -> Result<Vec<Containers>, Status> {
+        let messages = self.gathered(request, |channel, request| async move {
+            RuntimeServiceClient::new(channel).stream_containers(request).await
+        })?;
+        let decoded = |one: StreamContainersResponse| {
+            Ok(Containers { containers: one.decoded().map_err(undecodable)? })
+        };
+        messages.into_iter().map(decoded).collect()
+    }
+
     /// A client of the daemon at `socket`, which need not listen yet.
     pub fn new(socket: &Path) -> Self {
         let tokio = tokio::runtime::Builder::new_multi_thread()
@@ -148,6 +197,25 @@ impl Client {
     pub fn trace(&self, traceparent: Option<&str>) {
         let said = traceparent.map(str::to_owned);
         *self.traceparent.lock().unwrap_or_else(PoisonError::into_inner) = said;
+    }
+
+    /// All messages that a call is answered with, once the server has ended them.
+    fn gathered<Q, A, F>(
+        &self,
+        request: Q,
+        call: impl FnOnce(Channel, Request<Q>) -> F,
+    ) -> Result<Vec<A>, Status>
+    where
+        F: Future<Output = Result<tonic::Response<tonic::Streaming<A>>, Status>>,
+    {
+        self.timed(DEADLINE, request, |channel, request| async move {
+            let mut stream = call(channel, request).await?.into_inner();
+            let mut messages = Vec::new();
+            while let Some(message) = stream.message().await? {
+                messages.push(message);
+            }
+            Ok(tonic::Response::new(messages))
+        })
     }
 
     /// A call with a deadline of its own, sent to the server as the kubelet sends it.

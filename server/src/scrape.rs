@@ -184,7 +184,7 @@ fn here(pods: &Pods, text: &mut Text) {
             text.whole(name, &[("state", state)], *count as u64);
         }
     };
-    let ready = sandboxes.iter().filter(|sandbox| sandbox.ready().is_some()).count();
+    let ready = sandboxes.iter().filter(|sandbox| sandbox.is_ready()).count();
     let help = "Sandboxes, by the state that the kubelet is told.";
     let not_ready = sandboxes.len() - ready;
     by_state("podwright_sandboxes", help, &[("ready", ready), ("not_ready", not_ready)]);

@@ -235,7 +235,7 @@ fn streamed_lists_hold_what_the_lists_do() {
     let list = client.list_containers(ListContainersRequest::default()).unwrap().containers;
     assert_eq!((streamed.len(), streamed), (3, list));
     let streamed = client.stream_pod_sandboxes(StreamPodSandboxesRequest::default()).unwrap();
-    let streamed: Vec<_> = streamed.into_iter().flat_map(|message| message.pod_sandboxes).collect();
+    let streamed: Vec<_> = streamed.into_iter().flat_map(|message| message.items).collect();
     assert_eq!(streamed, client.list_pod_sandbox(ListPodSandboxRequest::default()).unwrap().items);
     let images = client.stream_images(StreamImagesRequest::default()).unwrap();
     let images: Vec<_> = images.into_iter().flat_map(|message| message.images).collect();

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use snapshotter::LayerId;
 use tokio::sync::watch;
@@ -21,6 +22,7 @@ pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod fact;
 pub(crate) mod facts;
+pub(crate) mod kept;
 pub(crate) mod node;
 pub(crate) mod place;
 pub(crate) mod relabel;
@@ -37,6 +39,7 @@ pub(crate) mod volume;
 pub(crate) mod watch_exit;
 
 use config::{ContainerConfig, Resources};
+use kept::Kept;
 use place::Place;
 use state::{Event, Refused, State, Timestamp};
 use volume::Volume;
@@ -134,7 +137,7 @@ pub(crate) struct Changing {
 #[derive(Debug)]
 pub(crate) struct Container {
     pub fixed: Fixed,
-    changing: watch::Sender<Changing>,
+    changing: watch::Sender<Kept<Changing>>,
     /// One verb at a time moves it: start, update, remove.
     pub(crate) verb: tokio::sync::Mutex<()>,
     pub(crate) stopping: stop::Stopping,
@@ -146,7 +149,7 @@ impl Container {
     pub(crate) fn new(whole: Whole) -> Self {
         Self {
             fixed: whole.fixed,
-            changing: watch::Sender::new(whole.changing),
+            changing: watch::Sender::new(Kept::new(whole.changing)),
             verb: tokio::sync::Mutex::default(),
             stopping: stop::Stopping::default(),
             gauge: stats::Gauge::default(),
@@ -165,7 +168,17 @@ impl Container {
 
     /// State and resources, consistent with one another.
     pub(crate) fn now(&self) -> Changing {
-        self.changing.borrow().clone()
+        Changing::clone(&self.changing.borrow())
+    }
+
+    /// Its entry in lists, if the state that it is in is wanted; `make` encodes one, of that state.
+    pub(crate) fn entry(
+        &self,
+        wanted: impl FnOnce(&State) -> bool,
+        make: impl FnOnce(&State) -> Bytes,
+    ) -> Option<Bytes> {
+        let now = self.changing.borrow();
+        wanted(&now.state).then(|| now.entry(|now| make(&now.state)))
     }
 
     /// The record that holds once `changing` does.
@@ -189,8 +202,9 @@ impl Container {
     /// `Refused` where the event does not fit; then nothing changed.
     pub(crate) fn apply(&self, event: &Event, keep: impl FnOnce(&Record)) -> Result<(), Refused> {
         let mut result = Ok(());
-        self.changing.send_if_modified(|changing| match changing.state.next(event.clone()) {
+        self.changing.send_if_modified(|kept| match kept.state.next(event.clone()) {
             Ok(next) => {
+                let changing = kept.change();
                 changing.state = next;
                 if matches!(changing.state, State::Exited(_)) {
                     self.gauge.close();
@@ -208,7 +222,8 @@ impl Container {
 
     /// Replaces the resources that are in force; `keep` as of `apply`.
     pub(crate) fn set_resources(&self, resources: Resources, keep: impl FnOnce(&Record)) {
-        self.changing.send_modify(|changing| {
+        self.changing.send_modify(|kept| {
+            let changing = kept.change();
             changing.resources = resources;
             keep(&self.record(changing.clone()));
         });

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::cri::v1 as cri;
+use bytes::Bytes;
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::from_proto::{self, ContainerFilter};
@@ -150,22 +152,29 @@ pub(super) fn list(
     pods: &Pods,
     request: cri::ListContainersRequest,
 ) -> Answer<cri::ListContainersResponse> {
-    let containers = listed(pods, request.filter)?;
-    Ok(Response::new(cri::ListContainersResponse { containers }))
+    Ok(Response::new(cri::ListContainersResponse { entries: listed(pods, request.filter)? }))
 }
 
-/// What ListContainers and StreamContainers give.
+/// What ListContainers and StreamContainers give, each encoded.
 pub(super) fn listed(
     pods: &Pods,
     filter: Option<cri::ContainerFilter>,
-) -> Result<Vec<cri::Container>, Status> {
+) -> Result<Vec<Bytes>, Status> {
     let filter = ContainerFilter::parse(filter)?;
-    let all = pods.containers();
-    let items = all.iter().map(|one| to_proto::container(one));
-    let admits = |item: &cri::Container| {
-        filter.admits(&item.id, &item.pod_sandbox_id, item.state(), &item.labels)
+    let entry = |one: &Arc<Container>| {
+        let fixed = &one.fixed;
+        one.entry(
+            |state| {
+                filter.admits(
+                    fixed.id.as_str(),
+                    fixed.sandbox_id.as_str(),
+                    to_proto::container_state(state),
+                )
+            },
+            |state| to_proto::container(fixed, state).encode_to_vec().into(),
+        )
     };
-    Ok(items.filter(admits).collect())
+    Ok(pods.containers_with(&filter.labels).iter().filter_map(entry).collect())
 }
 
 pub(super) async fn exec_sync(

@@ -40,7 +40,7 @@ pub(super) fn descriptors() -> Vec<cri::MetricDescriptor> {
 /// The series of all pods that are ready and containers that run.
 pub(super) async fn list(pods: &Arc<Pods>) -> Result<Vec<cri::PodSandboxMetrics>, Status> {
     let mut ready = pods.sandboxes();
-    ready.retain(|sandbox| sandbox.ready().is_some());
+    ready.retain(|sandbox| sandbox.is_ready());
     let each = with_running(pods, ready).await;
     let path = disk(pods);
     let whole = blocking(move || Ok(Arc::new(Disk::read(&path)))).await?;

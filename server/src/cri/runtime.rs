@@ -184,7 +184,7 @@ impl RuntimeService for Runtime {
         request: Request<cri::StreamPodSandboxesRequest>,
     ) -> Answer<BoxStream<cri::StreamPodSandboxesResponse>> {
         let items = sandboxes::listed(&self.pods, request.into_inner().filter)?;
-        Ok(pieces(items, |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes }))
+        Ok(pieces(items, |entries| cri::StreamPodSandboxesResponse { entries }))
     }
 
     async fn stream_containers(
@@ -192,7 +192,7 @@ impl RuntimeService for Runtime {
         request: Request<cri::StreamContainersRequest>,
     ) -> Answer<BoxStream<cri::StreamContainersResponse>> {
         let items = containers::listed(&self.pods, request.into_inner().filter)?;
-        Ok(pieces(items, |containers| cri::StreamContainersResponse { containers }))
+        Ok(pieces(items, |entries| cri::StreamContainersResponse { entries }))
     }
 
     async fn get_container_events(

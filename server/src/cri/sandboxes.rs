@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::cri::v1 as cri;
+use bytes::Bytes;
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::from_proto::{self, SandboxFilter};
@@ -164,16 +166,20 @@ pub(super) fn list(
     pods: &Pods,
     request: cri::ListPodSandboxRequest,
 ) -> Answer<cri::ListPodSandboxResponse> {
-    Ok(Response::new(cri::ListPodSandboxResponse { items: listed(pods, request.filter)? }))
+    Ok(Response::new(cri::ListPodSandboxResponse { entries: listed(pods, request.filter)? }))
 }
 
-/// What ListPodSandbox and StreamPodSandboxes give.
+/// What ListPodSandbox and StreamPodSandboxes give, each encoded.
 pub(super) fn listed(
     pods: &Pods,
     filter: Option<cri::PodSandboxFilter>,
-) -> Result<Vec<cri::PodSandbox>, Status> {
+) -> Result<Vec<Bytes>, Status> {
     let filter = SandboxFilter::parse(filter)?;
-    let all = pods.sandboxes();
-    let items = all.iter().map(|one| to_proto::sandbox(one));
-    Ok(items.filter(|item| filter.admits(&item.id, item.state(), &item.labels)).collect())
+    let entry = |one: &Arc<Sandbox>| {
+        one.entry(
+            |state| filter.admits(one.id().as_str(), to_proto::sandbox_state(state)),
+            |state| to_proto::sandbox(&one.fixed, state).encode_to_vec().into(),
+        )
+    };
+    Ok(pods.sandboxes_with(&filter.labels).iter().filter_map(entry).collect())
 }

@@ -31,11 +31,9 @@ pub(super) async fn containers(
     filter: Option<cri::ContainerStatsFilter>,
 ) -> Result<Vec<cri::ContainerStats>, Status> {
     let filter = StatsFilter::of_containers(filter);
-    let mut wanted = pods.containers();
+    let mut wanted = pods.containers_with(&filter.labels);
     wanted.retain(|one| {
-        let fixed = &one.fixed;
-        is_running(one)
-            && filter.admits(fixed.id.as_str(), fixed.sandbox_id.as_str(), &fixed.config.labels)
+        is_running(one) && filter.admits(one.fixed.id.as_str(), one.fixed.sandbox_id.as_str())
     });
     let mut found = measure(pods, wanted).await?;
     found.retain(|stats| stats.cpu.is_some());
@@ -58,11 +56,8 @@ pub(super) async fn sandboxes(
     filter: Option<cri::PodSandboxStatsFilter>,
 ) -> Result<Vec<cri::PodSandboxStats>, Status> {
     let filter = StatsFilter::of_sandboxes(filter);
-    let mut wanted = pods.sandboxes();
-    wanted.retain(|one| {
-        let id = one.id().as_str();
-        one.ready().is_some() && filter.admits(id, id, &one.fixed.config.labels)
-    });
+    let mut wanted = pods.sandboxes_with(&filter.labels);
+    wanted.retain(|one| one.is_ready() && filter.admits(one.id().as_str(), one.id().as_str()));
     measure_pods(pods, wanted).await
 }
 

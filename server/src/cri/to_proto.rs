@@ -4,7 +4,7 @@ use api::cri::v1 as cri;
 
 use crate::container::config::{IdMapping, Mount, Propagation, Resources, UsernsOptions};
 use crate::container::state::State;
-use crate::container::{Changing, Container};
+use crate::container::{Changing, Container, Fixed};
 use crate::sandbox::config::{PodNamespaces, PodOrHost, PodPid};
 use crate::sandbox::{self, Sandbox};
 
@@ -24,8 +24,8 @@ pub(super) fn sandbox_state(state: &sandbox::state::State) -> cri::PodSandboxSta
     }
 }
 
-fn sandbox_metadata(sandbox: &Sandbox) -> cri::PodSandboxMetadata {
-    let metadata = &sandbox.fixed.config.metadata;
+fn sandbox_metadata(fixed: &sandbox::Fixed) -> cri::PodSandboxMetadata {
+    let metadata = &fixed.config.metadata;
     cri::PodSandboxMetadata {
         name: metadata.name.clone(),
         uid: metadata.uid.clone(),
@@ -35,15 +35,15 @@ fn sandbox_metadata(sandbox: &Sandbox) -> cri::PodSandboxMetadata {
 }
 
 /// An entry of ListPodSandbox.
-pub(super) fn sandbox(sandbox: &Sandbox) -> cri::PodSandbox {
+pub(super) fn sandbox(fixed: &sandbox::Fixed, state: &sandbox::state::State) -> cri::PodSandbox {
     cri::PodSandbox {
-        id: sandbox.id().to_string(),
-        metadata: Some(sandbox_metadata(sandbox)),
-        state: sandbox_state(&sandbox.now().state).into(),
-        created_at: sandbox.fixed.created_at,
-        labels: sandbox.fixed.config.labels.clone(),
-        annotations: sandbox.fixed.config.annotations.clone(),
-        runtime_handler: sandbox.fixed.runtime_handler.clone(),
+        id: fixed.id.to_string(),
+        metadata: Some(sandbox_metadata(fixed)),
+        state: sandbox_state(state).into(),
+        created_at: fixed.created_at,
+        labels: fixed.config.labels.clone(),
+        annotations: fixed.config.annotations.clone(),
+        runtime_handler: fixed.runtime_handler.clone(),
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) fn sandbox_status(sandbox: &Sandbox) -> cri::PodSandboxStatus {
     let options = namespace_options(config.namespaces, config.security.userns.as_ref());
     cri::PodSandboxStatus {
         id: sandbox.id().to_string(),
-        metadata: Some(sandbox_metadata(sandbox)),
+        metadata: Some(sandbox_metadata(&sandbox.fixed)),
         state: sandbox_state(&now.state).into(),
         created_at: sandbox.fixed.created_at,
         network: Some(network),
@@ -111,14 +111,14 @@ pub(super) fn container_state(state: &State) -> cri::ContainerState {
     }
 }
 
-fn container_metadata(container: &Container) -> cri::ContainerMetadata {
-    let metadata = &container.fixed.config.metadata;
+fn container_metadata(fixed: &Fixed) -> cri::ContainerMetadata {
+    let metadata = &fixed.config.metadata;
     cri::ContainerMetadata { name: metadata.name.clone(), attempt: metadata.attempt }
 }
 
 /// The image as the user named it, where the kubelet told us.
-fn image_spec(container: &Container) -> cri::ImageSpec {
-    let spec = &container.fixed.config.image;
+fn image_spec(fixed: &Fixed) -> cri::ImageSpec {
+    let spec = &fixed.config.image;
     cri::ImageSpec {
         image: spec.image.clone(),
         annotations: spec.annotations.clone(),
@@ -130,21 +130,20 @@ fn image_spec(container: &Container) -> cri::ImageSpec {
 
 /// In a status the image bears its tag, where it has one: that is what users see of it.
 fn shown_image(container: &Container) -> cri::ImageSpec {
-    let spec = image_spec(container);
+    let spec = image_spec(&container.fixed);
     let tag = container.fixed.image.tag.clone();
     cri::ImageSpec { image: tag.unwrap_or_else(|| spec.image.clone()), ..spec }
 }
 
 /// An entry of ListContainers.
-pub(super) fn container(container: &Container) -> cri::Container {
-    let fixed = &container.fixed;
+pub(super) fn container(fixed: &Fixed, state: &State) -> cri::Container {
     cri::Container {
         id: fixed.id.to_string(),
         pod_sandbox_id: fixed.sandbox_id.to_string(),
-        metadata: Some(container_metadata(container)),
-        image: Some(image_spec(container)),
+        metadata: Some(container_metadata(fixed)),
+        image: Some(image_spec(fixed)),
         image_ref: fixed.image.id.clone(),
-        state: container_state(&container.state()).into(),
+        state: container_state(state).into(),
         created_at: fixed.created_at,
         labels: fixed.config.labels.clone(),
         annotations: fixed.config.annotations.clone(),
@@ -158,7 +157,7 @@ pub(super) fn container_status(container: &Container) -> cri::ContainerStatus {
     let now = container.now();
     let mut status = cri::ContainerStatus {
         id: fixed.id.to_string(),
-        metadata: Some(container_metadata(container)),
+        metadata: Some(container_metadata(&container.fixed)),
         state: container_state(&now.state).into(),
         created_at: fixed.created_at,
         image: Some(shown_image(container)),

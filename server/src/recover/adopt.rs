@@ -95,7 +95,7 @@ async fn settle_pod(
                 found = attach(pods, &sandbox, &ready).await;
             }
             Found::Gone(err) => {
-                if sandbox.ready().is_some() {
+                if sandbox.is_ready() {
                     tracing::warn!(sandbox = %id, %err, "the pod is down");
                 }
                 operation.enter("taking the pod down").ok();

@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::container::fact::{Became, Fact};
+use crate::container::kept::Kept;
 use crate::container::node::Node;
 use crate::container::shim::Shim;
 use crate::container::state::Timestamp;
@@ -33,6 +35,7 @@ pub(crate) mod start;
 pub(crate) mod state;
 pub(crate) mod stats;
 pub(crate) mod stop;
+mod table;
 pub(crate) mod traffic;
 pub(crate) mod update;
 pub(crate) mod users;
@@ -41,6 +44,7 @@ pub(crate) mod watch;
 use config::{SandboxConfig, SandboxMetadata};
 use network::Networks;
 use state::{Event, Ready, Refused, State};
+use table::Table;
 
 /// The table of sandbox records.
 pub(crate) const TABLE: &str = "sandboxes";
@@ -83,7 +87,7 @@ pub(crate) struct Changing {
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     pub fixed: Fixed,
-    changing: Mutex<Changing>,
+    changing: Mutex<Kept<Changing>>,
     shim: Mutex<Option<Arc<Shim>>>,
     /// Stop has begun: nothing is created or started in it any more.
     closing: AtomicBool,
@@ -102,7 +106,7 @@ impl Sandbox {
     pub(crate) fn new(record: Record) -> Self {
         Self {
             fixed: record.fixed,
-            changing: Mutex::new(record.changing),
+            changing: Mutex::new(Kept::new(record.changing)),
             shim: Mutex::default(),
             closing: AtomicBool::new(false),
             verb: tokio::sync::Mutex::default(),
@@ -116,7 +120,17 @@ impl Sandbox {
     }
 
     pub(crate) fn now(&self) -> Changing {
-        lock(&self.changing).clone()
+        Changing::clone(&lock(&self.changing))
+    }
+
+    /// Its entry in lists, if the state that it is in is wanted; `make` encodes one, of that state.
+    pub(crate) fn entry(
+        &self,
+        wanted: impl FnOnce(&State) -> bool,
+        make: impl FnOnce(&State) -> Bytes,
+    ) -> Option<Bytes> {
+        let now = lock(&self.changing);
+        wanted(&now.state).then(|| now.entry(|now| make(&now.state)))
     }
 
     /// What holds of a pod that is up.
@@ -127,9 +141,14 @@ impl Sandbox {
         }
     }
 
+    /// Whether the pod is up.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(lock(&self.changing).state, State::Ready(_))
+    }
+
     /// True while containers may be created and started in it.
     pub(crate) fn is_open(&self) -> bool {
-        !self.closing.load(Ordering::SeqCst) && self.ready().is_some()
+        !self.closing.load(Ordering::SeqCst) && self.is_ready()
     }
 
     pub(crate) fn close(&self) {
@@ -144,8 +163,10 @@ impl Sandbox {
     }
 
     pub(crate) fn apply(&self, event: Event) -> Result<(), Refused> {
-        let mut changing = lock(&self.changing);
-        changing.state = changing.state.next(event)?;
+        let mut kept = lock(&self.changing);
+        let next = kept.state.next(event)?;
+        let changing = kept.change();
+        changing.state = next;
         if changing.state == State::NotReady {
             self.close_files();
         }
@@ -153,11 +174,12 @@ impl Sandbox {
     }
 
     pub(crate) fn set_plan(&self, plan: Vec<Resource>) {
-        lock(&self.changing).plan = plan;
+        lock(&self.changing).change().plan = plan;
     }
 
     pub(crate) fn set_resources(&self, overhead: Option<Resources>, resources: Option<Resources>) {
-        let mut changing = lock(&self.changing);
+        let mut kept = lock(&self.changing);
+        let changing = kept.change();
         (changing.overhead, changing.resources) = (overhead, resources);
     }
 
@@ -193,8 +215,8 @@ impl Sandbox {
 pub(crate) struct Pods {
     pub node: Arc<Node>,
     pub networks: Networks,
-    sandboxes: RwLock<BTreeMap<SandboxId, Arc<Sandbox>>>,
-    containers: RwLock<BTreeMap<ContainerId, Arc<Container>>>,
+    sandboxes: RwLock<Table<SandboxId, Sandbox>>,
+    containers: RwLock<Table<ContainerId, Container>>,
     /// Removed, with facts about them that were not read yet.
     departed: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
     departed_containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
@@ -208,35 +230,13 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The one entry whose key begins with `prefix`.
-fn by_prefix<'a, K: std::borrow::Borrow<str> + Ord, V>(
-    what: &'static str,
-    table: &'a BTreeMap<K, V>,
-    prefix: &str,
-) -> Result<&'a V> {
-    if prefix.is_empty() {
-        return Err(Error::invalid(format!("{what}_id"), "is empty"));
-    }
-    let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
-    let mut matches =
-        table.range::<str, _>(from).take_while(|(key, _)| (*key).borrow().starts_with(prefix));
-    let (_, found) = matches.next().ok_or_else(|| Error::not_found(what, prefix))?;
-    match matches.next() {
-        Some(_) => Err(Error::invalid(
-            format!("{what}_id"),
-            format!("{prefix:?} is the beginning of several ids"),
-        )),
-        None => Ok(found),
-    }
-}
-
 impl Pods {
     pub(crate) fn new(node: Arc<Node>, networks: Networks) -> Self {
         Self {
             node,
             networks,
-            sandboxes: RwLock::default(),
-            containers: RwLock::default(),
+            sandboxes: RwLock::new(Table::new("sandbox", |one| &one.fixed.config.labels)),
+            containers: RwLock::new(Table::new("container", |one| &one.fixed.config.labels)),
             departed: Mutex::default(),
             departed_containers: Mutex::default(),
         }
@@ -247,7 +247,7 @@ impl Pods {
     /// # Errors
     /// `NotFound`; `Invalid` if several begin so.
     pub(crate) fn sandbox(&self, prefix: &str) -> Result<Arc<Sandbox>> {
-        by_prefix("sandbox", &read(&self.sandboxes), prefix).cloned()
+        read(&self.sandboxes).by_prefix(prefix).cloned()
     }
 
     /// The container with that id or unique beginning of an id.
@@ -255,7 +255,7 @@ impl Pods {
     /// # Errors
     /// `NotFound`; `Invalid` if several begin so.
     pub(crate) fn container(&self, prefix: &str) -> Result<Arc<Container>> {
-        by_prefix("container", &read(&self.containers), prefix).cloned()
+        read(&self.containers).by_prefix(prefix).cloned()
     }
 
     /// The sandbox of a container. It outlives its containers.
@@ -280,20 +280,34 @@ impl Pods {
     }
 
     pub(crate) fn sandbox_named(&self, metadata: &SandboxMetadata) -> Option<Arc<Sandbox>> {
-        read(&self.sandboxes).values().find(|one| one.fixed.config.metadata == *metadata).cloned()
+        read(&self.sandboxes).all().find(|one| one.fixed.config.metadata == *metadata).cloned()
     }
 
     pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
-        read(&self.sandboxes).values().cloned().collect()
+        read(&self.sandboxes).all().cloned().collect()
+    }
+
+    /// Those that carry all of `labels`, in the order of their ids.
+    pub(crate) fn sandboxes_with(&self, labels: &BTreeMap<String, String>) -> Vec<Arc<Sandbox>> {
+        let mut found = read(&self.sandboxes).carrying(labels);
+        found.sort_by(|a, b| a.id().cmp(b.id()));
+        found
     }
 
     pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
-        read(&self.containers).values().cloned().collect()
+        read(&self.containers).all().cloned().collect()
+    }
+
+    /// Those that carry all of `labels`, in the order of their ids.
+    pub(crate) fn containers_with(&self, labels: &BTreeMap<String, String>) -> Vec<Arc<Container>> {
+        let mut found = read(&self.containers).carrying(labels);
+        found.sort_by(|a, b| a.id().cmp(b.id()));
+        found
     }
 
     pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {
         read(&self.containers)
-            .values()
+            .all()
             .filter(|one| one.fixed.sandbox_id == *sandbox)
             .cloned()
             .collect()
@@ -346,27 +360,5 @@ impl Pods {
         }
         let known = read(&self.containers).get(id).cloned();
         known.or_else(|| lock(&self.departed_containers).get(id).cloned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_found_by_their_unique_beginning() {
-        let (a, b) = (SandboxId::random(), SandboxId::random());
-        let table = BTreeMap::from([(a.clone(), 1), (b.clone(), 2)]);
-        assert_eq!(by_prefix("sandbox", &table, a.as_str()).unwrap(), &1);
-        assert_eq!(by_prefix("sandbox", &table, &b.as_str()[..40]).unwrap(), &2);
-        assert!(matches!(by_prefix("sandbox", &table, "zz"), Err(Error::NotFound { .. })));
-        assert!(matches!(by_prefix("sandbox", &table, ""), Err(Error::Invalid { .. })));
-    }
-
-    #[test]
-    fn a_beginning_of_several_ids_is_refused() {
-        let near = |last: char| SandboxId::try_from("a".repeat(63) + &last.to_string()).unwrap();
-        let table = BTreeMap::from([(near('1'), 1), (near('2'), 2)]);
-        assert!(matches!(by_prefix("sandbox", &table, "aaa"), Err(Error::Invalid { .. })));
     }
 }

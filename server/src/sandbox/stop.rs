@@ -38,7 +38,7 @@ pub(crate) async fn stop(pods: &Pods, sandbox: &Sandbox, operation: &Operation) 
     };
 
     operation.enter("releasing the pod's network and namespaces")?;
-    let was_up = sandbox.ready().is_some();
+    let was_up = sandbox.is_ready();
     sandbox
         .apply(Event::Down)
         .map_err(|_| Error::Internal("a sandbox that cannot go down".into()))?;

@@ -141,7 +141,7 @@ impl Server {
     /// # Errors
     /// `WrongState` unless the sandbox is ready; `Invalid` for what is no port.
     pub(crate) fn port_forward(&self, sandbox: Arc<Sandbox>, ports: &[i32]) -> Result<String> {
-        if sandbox.ready().is_none() {
+        if !sandbox.is_ready() {
             let text = format!("sandbox {} is not ready", sandbox.id());
             return Err(Error::WrongState(text));
         }

@@ -1,4 +1,5 @@
-//! What a list call asks for. All parts of a filter must hold; an empty one holds for everything.
+//! What a list call asks for. All parts of a filter must hold; an empty one holds for everything. By their labels objects
+//! are looked up; the rest is asked here.
 
 use std::collections::BTreeMap;
 
@@ -28,16 +29,9 @@ impl SandboxFilter {
         })
     }
 
-    /// Whether a sandbox with these is asked for.
-    pub(in crate::cri) fn admits(
-        &self,
-        id: &str,
-        state: PodSandboxState,
-        labels: &BTreeMap<String, String>,
-    ) -> bool {
-        id.starts_with(&self.id)
-            && self.state.is_none_or(|wanted| wanted == state)
-            && carries(labels, &self.labels)
+    /// Whether a sandbox with these, and the labels, is asked for.
+    pub(in crate::cri) fn admits(&self, id: &str, state: PodSandboxState) -> bool {
+        id.starts_with(&self.id) && self.state.is_none_or(|wanted| wanted == state)
     }
 }
 
@@ -65,18 +59,11 @@ impl ContainerFilter {
         })
     }
 
-    /// Whether a container with these is asked for.
-    pub(in crate::cri) fn admits(
-        &self,
-        id: &str,
-        sandbox_id: &str,
-        state: ContainerState,
-        labels: &BTreeMap<String, String>,
-    ) -> bool {
+    /// Whether a container with these, and the labels, is asked for.
+    pub(in crate::cri) fn admits(&self, id: &str, sandbox_id: &str, state: ContainerState) -> bool {
         id.starts_with(&self.id)
             && sandbox_id.starts_with(&self.sandbox_id)
             && self.state.is_none_or(|wanted| wanted == state)
-            && carries(labels, &self.labels)
     }
 }
 
@@ -87,7 +74,7 @@ pub(in crate::cri) struct StatsFilter {
     id: String,
     /// A prefix of the sandbox's id.
     sandbox_id: String,
-    labels: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 impl StatsFilter {
@@ -101,20 +88,8 @@ impl StatsFilter {
         Self { id: filter.id, sandbox_id: String::new(), labels: filter.label_selector }
     }
 
-    /// Whether what has these is asked for.
-    pub(in crate::cri) fn admits(
-        &self,
-        id: &str,
-        sandbox_id: &str,
-        labels: &BTreeMap<String, String>,
-    ) -> bool {
-        id.starts_with(&self.id)
-            && sandbox_id.starts_with(&self.sandbox_id)
-            && carries(labels, &self.labels)
+    /// Whether what has these, and the labels, is asked for.
+    pub(in crate::cri) fn admits(&self, id: &str, sandbox_id: &str) -> bool {
+        id.starts_with(&self.id) && sandbox_id.starts_with(&self.sandbox_id)
     }
-}
-
-/// Whether `labels` has all of `wanted`, with the same values.
-fn carries(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
-    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

@@ -24,7 +24,7 @@ pub(in crate::cri) fn container(
     cri::ContainerStats {
         attributes: Some(cri::ContainerAttributes {
             id: container.id().to_string(),
-            metadata: Some(container_metadata(container)),
+            metadata: Some(container_metadata(&container.fixed)),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
         }),
@@ -69,7 +69,7 @@ pub(in crate::cri) fn sandbox(
     cri::PodSandboxStats {
         attributes: Some(cri::PodSandboxAttributes {
             id: sandbox.id().to_string(),
-            metadata: Some(sandbox_metadata(sandbox)),
+            metadata: Some(sandbox_metadata(&sandbox.fixed)),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
         }),
