@@ -124,7 +124,7 @@ pub struct Containers {
     pub containers: Vec<Container>,
 }
 
-fn undecodable(error: prost::DecodeError) -> Status {
+fn undecodable(error: &prost::DecodeError) -> Status {
     Status::internal(format!("an entry of the list: {error}"))
 }
 
@@ -134,7 +134,7 @@ impl Client {
             let client = RuntimeServiceClient::new(channel);
             client.max_decoding_message_size(MAX_MESSAGE).list_pod_sandbox(request).await
         })?;
-        Ok(Sandboxes { items: list.decoded().map_err(undecodable)? })
+        Ok(Sandboxes { items: list.decoded().map_err(|error| undecodable(&error))? })
     }
 
     pub fn list_containers(&self, request: ListContainersRequest) -> Result<Containers, Status> {
@@ -142,7 +142,7 @@ impl Client {
             let client = RuntimeServiceClient::new(channel);
             client.max_decoding_message_size(MAX_MESSAGE).list_containers(request).await
         })?;
-        Ok(Containers { containers: list.decoded().map_err(undecodable)? })
+        Ok(Containers { containers: list.decoded().map_err(|error| undecodable(&error))? })
     }
 
     /// Each message's entries.
@@ -154,7 +154,7 @@ impl Client {
             RuntimeServiceClient::new(channel).stream_pod_sandboxes(request).await
         })?;
         let decoded = |one: StreamPodSandboxesResponse| {
-            Ok(Sandboxes { items: one.decoded().map_err(undecodable)? })
+            Ok(Sandboxes { items: one.decoded().map_err(|error| undecodable(&error))? })
         };
         messages.into_iter().map(decoded).collect()
     }
@@ -168,7 +168,7 @@ impl Client {
             RuntimeServiceClient::new(channel).stream_containers(request).await
         })?;
         let decoded = |one: StreamContainersResponse| {
-            Ok(Containers { containers: one.decoded().map_err(undecodable)? })
+            Ok(Containers { containers: one.decoded().map_err(|error| undecodable(&error))? })
         };
         messages.into_iter().map(decoded).collect()
     }

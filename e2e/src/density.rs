@@ -150,6 +150,9 @@ fn calls(world: &World, daemon: &Path, (pod, id): (&str, &str), count: usize) ->
         time("ListPodSandboxMetrics", &|| {
             client.list_pod_sandbox_metrics(Default::default()).map(drop)
         }),
+        time("StreamPodSandboxMetrics", &|| {
+            client.stream_pod_sandbox_metrics(Default::default()).map(drop)
+        }),
     ]
 }
 

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::from_proto::{self, ContainerFilter};
 use super::in_flight::{InFlight, Key, config_hash, patience};
+use super::lists::whole;
 use super::{info, status, to_proto};
 use crate::container::state::State;
 use crate::container::{self, Container};
@@ -152,7 +153,8 @@ pub(super) fn list(
     pods: &Pods,
     request: cri::ListContainersRequest,
 ) -> Answer<cri::ListContainersResponse> {
-    Ok(Response::new(cri::ListContainersResponse { entries: listed(pods, request.filter)? }))
+    let entries = listed(pods, request.filter)?;
+    whole(cri::ListContainersResponse { entries }, "StreamContainers")
 }
 
 /// What ListContainers and StreamContainers give, each encoded.

@@ -10,7 +10,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::in_flight;
-use super::lists::pieces;
+use super::lists::{pieces, whole};
 use crate::container::node::Node;
 use crate::image::{AuthFields, Credentials, Error, Image, ImageUser, Images};
 
@@ -38,7 +38,7 @@ impl cri::image_service_server::ImageService for ImageService {
         request: Request<cri::ListImagesRequest>,
     ) -> Result<Response<cri::ListImagesResponse>, Status> {
         let images = self.listed(request.into_inner().filter);
-        Ok(Response::new(cri::ListImagesResponse { images }))
+        whole(cri::ListImagesResponse { images }, "StreamImages")
     }
 
     async fn stream_images(

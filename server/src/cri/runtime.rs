@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::events::Events;
 use super::in_flight::InFlight;
-use super::lists::pieces;
+use super::lists::{pieces, whole};
 use super::{containers, metrics, node, sandboxes, stats, streams};
 use crate::sandbox::Pods;
 use crate::stream;
@@ -214,7 +214,7 @@ impl RuntimeService for Runtime {
         request: Request<cri::ListContainerStatsRequest>,
     ) -> Answer<cri::ListContainerStatsResponse> {
         let stats = stats::containers(&self.pods, request.into_inner().filter).await?;
-        Ok(Response::new(cri::ListContainerStatsResponse { stats }))
+        whole(cri::ListContainerStatsResponse { stats }, "StreamContainerStats")
     }
 
     async fn stream_container_stats(
@@ -237,7 +237,7 @@ impl RuntimeService for Runtime {
         request: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Answer<cri::ListPodSandboxStatsResponse> {
         let stats = stats::sandboxes(&self.pods, request.into_inner().filter).await?;
-        Ok(Response::new(cri::ListPodSandboxStatsResponse { stats }))
+        whole(cri::ListPodSandboxStatsResponse { stats }, "StreamPodSandboxStats")
     }
 
     async fn stream_pod_sandbox_stats(
@@ -262,7 +262,7 @@ impl RuntimeService for Runtime {
         _: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Answer<cri::ListPodSandboxMetricsResponse> {
         let pod_metrics = metrics::list(&self.pods).await?;
-        Ok(Response::new(cri::ListPodSandboxMetricsResponse { pod_metrics }))
+        whole(cri::ListPodSandboxMetricsResponse { pod_metrics }, "StreamPodSandboxMetrics")
     }
 
     async fn stream_pod_sandbox_metrics(

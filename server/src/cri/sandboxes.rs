@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::from_proto::{self, SandboxFilter};
 use super::in_flight::{InFlight, Key, config_hash, patience};
+use super::lists::whole;
 use super::{info, status, to_proto};
 use crate::container::state::now;
 use crate::error::Error;
@@ -166,7 +167,8 @@ pub(super) fn list(
     pods: &Pods,
     request: cri::ListPodSandboxRequest,
 ) -> Answer<cri::ListPodSandboxResponse> {
-    Ok(Response::new(cri::ListPodSandboxResponse { entries: listed(pods, request.filter)? }))
+    let entries = listed(pods, request.filter)?;
+    whole(cri::ListPodSandboxResponse { entries }, "StreamPodSandboxes")
 }
 
 /// What ListPodSandbox and StreamPodSandboxes give, each encoded.
