@@ -37,10 +37,10 @@ struct Figures {
     shims: usize,
     /// Of one core, while nothing happens: the daemon, and all shims.
     idle: Option<(f64, f64)>,
-    calls: Vec<Call>,
+    calls: Vec<Timed>,
 }
 
-struct Call {
+struct Timed {
     what: &'static str,
     /// How long, and the processor's time of the daemon for one.
     took: Result<(Samples, Duration), Status>,
@@ -87,11 +87,7 @@ fn measure(
         let names = (0..settings.containers).map(|n| format!("c{n}"));
         ids.extend(names.map(|name| pod.run(container(&name, BUSYBOX, &[]))));
     }
-    let of = |comm: &str| -> Vec<PathBuf> {
-        processes(world).into_iter().filter(|dir| comm_of(dir).starts_with(comm)).collect()
-    };
-    let shims = of(shim);
-    let daemon = of(daemon).into_iter().find(|dir| !shims.contains(dir)).expect("it runs");
+    let (daemon, shims) = daemon_and_shims(world, (daemon, shim));
     let idle = (!settings.quiet.is_zero()).then(|| idle(&daemon, &shims, settings.quiet));
     let pss = (pss(&daemon), shims.iter().map(|dir| pss(dir)).sum());
     let calls = calls(world, &daemon, (&pods[0].id, &ids[0]), settings.calls);
@@ -100,33 +96,80 @@ fn measure(
     Figures { name, pss, shims, idle, calls }
 }
 
-/// Shares of a core.
-fn idle(daemon: &Path, shims: &[PathBuf], quiet: Duration) -> (f64, f64) {
-    // What was begun by the last start has to end first: threads that wait for more work leave after ten seconds.
-    std::thread::sleep(Duration::from_secs(15));
-    let before: Vec<_> = shims.iter().map(|shim| threads(shim)).collect();
-    let (of_daemon, start) = (threads(daemon), Instant::now());
-    std::thread::sleep(quiet);
-    let share = |spent: Duration| spent.as_secs_f64() / start.elapsed().as_secs_f64();
-    let of_daemon = since(&of_daemon, daemon);
-    let of_shims = before.iter().zip(shims).map(|(before, shim)| since(before, shim)).sum();
-    (share(of_daemon), share(of_shims))
+/// The directories in /proc of a world's daemon and of its shims, by the beginnings of their names.
+pub(crate) fn daemon_and_shims(
+    world: &World,
+    (daemon, shim): (&str, &str),
+) -> (PathBuf, Vec<PathBuf>) {
+    let of = |comm: &str| -> Vec<PathBuf> {
+        processes(world).into_iter().filter(|dir| comm_of(dir).starts_with(comm)).collect()
+    };
+    let shims = of(shim);
+    let daemon = of(daemon).into_iter().find(|dir| !shims.contains(dir)).expect("it runs");
+    (daemon, shims)
 }
 
-fn calls(world: &World, daemon: &Path, (pod, id): (&str, &str), count: usize) -> Vec<Call> {
-    let client = &world.client;
-    let time = |what: &'static str, call: &dyn Fn() -> Result<(), Status>| {
+/// What was begun by the last start has to end first: threads that wait for more work leave after ten seconds.
+pub(crate) const SETTLE: Duration = Duration::from_secs(15);
+
+/// Shares of a core.
+fn idle(daemon: &Path, shims: &[PathBuf], quiet: Duration) -> (f64, f64) {
+    std::thread::sleep(SETTLE);
+    let begun = Watched::begin(daemon, shims);
+    std::thread::sleep(quiet);
+    begun.shares()
+}
+
+/// What a daemon and its shims use from a moment on.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    start: Instant,
+    daemon: (PathBuf, HashMap<PathBuf, Duration>),
+    shims: Vec<(PathBuf, HashMap<PathBuf, Duration>)>,
+}
+
+impl Watched {
+    pub(crate) fn begin(daemon: &Path, shims: &[PathBuf]) -> Self {
+        let shims = shims.iter().map(|shim| (shim.clone(), threads(shim))).collect();
+        let daemon = (daemon.to_owned(), threads(daemon));
+        Self { start: Instant::now(), daemon, shims }
+    }
+
+    /// Of one core: the daemon's, and all shims'.
+    pub(crate) fn shares(&self) -> (f64, f64) {
+        let (daemon, shims) = self.used();
+        let share = |spent: Duration| spent.as_secs_f64() / self.start.elapsed().as_secs_f64();
+        (share(daemon), share(shims))
+    }
+
+    /// The daemon's, and all shims'.
+    pub(crate) fn used(&self) -> (Duration, Duration) {
+        let daemon = since(&self.daemon.1, &self.daemon.0);
+        (daemon, self.shims.iter().map(|(shim, before)| since(before, shim)).sum())
+    }
+}
+
+type Call<'a> = (&'static str, Box<dyn Fn() -> Result<(), Status> + 'a>);
+
+fn calls(world: &World, daemon: &Path, ids: (&str, &str), count: usize) -> Vec<Timed> {
+    let time = |(what, call): Call<'_>| {
         // The first one may find nothing sampled, and the connection new.
         let took = call().and_then(|()| {
             let (mut samples, before) = (Samples::default(), threads(daemon));
             for _ in 0..count {
-                samples.time(call)?;
+                samples.time(&call)?;
             }
             let spent = since(&before, daemon) / u32::try_from(count).unwrap_or(1);
             Ok((samples, spent))
         });
-        Call { what, took }
+        Timed { what, took }
     };
+    kinds(world, ids).into_iter().map(time).collect()
+}
+
+/// The calls that look at all of a node, or at one of many.
+pub(crate) fn kinds<'a>(world: &'a World, (pod, id): (&'a str, &'a str)) -> Vec<Call<'a>> {
+    let client = &world.client;
     let of_pod = Some(ContainerFilter { pod_sandbox_id: pod.into(), ..Default::default() });
     let of_label = Some(ContainerFilter {
         label_selector: [("container".to_owned(), "c0".to_owned())].into(),
@@ -136,23 +179,32 @@ fn calls(world: &World, daemon: &Path, (pod, id): (&str, &str), count: usize) ->
         client.list_containers(ListContainersRequest { filter: filter.clone() }).map(drop)
     };
     vec![
-        time("ListPodSandbox", &|| client.list_pod_sandbox(Default::default()).map(drop)),
-        time("ListContainers", &|| containers(&None)),
-        time("ListContainers of a label", &|| containers(&of_label)),
-        time("ListContainers of a pod", &|| containers(&of_pod)),
-        time("StreamContainers", &|| client.stream_containers(Default::default()).map(drop)),
-        time("PodSandboxStatus", &|| world.sandbox_status(pod).map(drop)),
-        time("ContainerStatus", &|| world.container_status(id).map(drop)),
-        time("ListContainerStats", &|| client.list_container_stats(Default::default()).map(drop)),
-        time("ListPodSandboxStats", &|| {
-            client.list_pod_sandbox_stats(Default::default()).map(drop)
-        }),
-        time("ListPodSandboxMetrics", &|| {
-            client.list_pod_sandbox_metrics(Default::default()).map(drop)
-        }),
-        time("StreamPodSandboxMetrics", &|| {
-            client.stream_pod_sandbox_metrics(Default::default()).map(drop)
-        }),
+        (
+            "ListPodSandbox",
+            Box::new(|| client.list_pod_sandbox(Default::default()).map(drop)) as Box<_>,
+        ),
+        ("ListContainers", Box::new(move || containers(&None))),
+        ("ListContainers of a label", Box::new(move || containers(&of_label))),
+        ("ListContainers of a pod", Box::new(move || containers(&of_pod))),
+        ("StreamContainers", Box::new(|| client.stream_containers(Default::default()).map(drop))),
+        ("PodSandboxStatus", Box::new(move || world.sandbox_status(pod).map(drop))),
+        ("ContainerStatus", Box::new(move || world.container_status(id).map(drop))),
+        (
+            "ListContainerStats",
+            Box::new(|| client.list_container_stats(Default::default()).map(drop)),
+        ),
+        (
+            "ListPodSandboxStats",
+            Box::new(|| client.list_pod_sandbox_stats(Default::default()).map(drop)),
+        ),
+        (
+            "ListPodSandboxMetrics",
+            Box::new(|| client.list_pod_sandbox_metrics(Default::default()).map(drop)),
+        ),
+        (
+            "StreamPodSandboxMetrics",
+            Box::new(|| client.stream_pod_sandbox_metrics(Default::default()).map(drop)),
+        ),
     ]
 }
 
@@ -161,7 +213,7 @@ fn comm_of(process: &Path) -> String {
 }
 
 /// KiB.
-fn pss(process: &Path) -> u64 {
+pub(crate) fn pss(process: &Path) -> u64 {
     memory(process, "Pss:").expect("the kernel tells a process's share of memory")
 }
 

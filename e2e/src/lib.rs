@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![allow(missing_docs, reason = "used by the tests of this package alone")]
 
+pub mod bench;
 pub mod client;
 pub mod collector;
 pub mod cosign;

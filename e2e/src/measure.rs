@@ -109,10 +109,20 @@ impl Processor {
         Self::new(&world.cgroup, name, name)
     }
 
+    /// Of a world, as [`Processor::of`]; what [`Processor::command`] starts in it is counted with its pods.
+    pub fn all(world: &World, name: &str) -> Self {
+        Self::new(&world.cgroup, name, "")
+    }
+
     fn with_daemon(self, world: &World) -> Self {
+        self.enter(world);
+        self
+    }
+
+    /// Moves the world's daemon, one that was started since, into the cgroup, where its children follow.
+    pub fn enter(&self, world: &World) {
         let pid = world.daemon_pid().expect("the daemon runs").to_string();
         std::fs::write(&self.door, pid).expect("a process can be moved");
-        self
     }
 
     fn new(cgroup: &str, entered: &str, counted: &str) -> Self {

@@ -8,7 +8,7 @@ use crate::client::Client;
 use crate::image::catalogue::BUSYBOX;
 use crate::measure::Processor;
 use crate::poll::within;
-use crate::world::World;
+use crate::world::{World, child_of, kill};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -19,6 +19,7 @@ pub struct Containerd {
     /// Of itself and all that it starts outside pods' cgroups.
     pub processor: Processor,
     dir: PathBuf,
+    peers: PathBuf,
     /// The nsenter behind which it runs; it ends with the world.
     nsenter: Child,
 }
@@ -33,27 +34,27 @@ impl Drop for Containerd {
 impl Containerd {
     /// Starts what `e2e/peers` has unpacked in `peers`.
     pub fn start(world: &World, peers: &Path) -> Self {
+        Self::start_counted(world, peers, Processor::apart(world, "containerd"))
+    }
+
+    /// The same, counted by `processor` with whatever else is counted there.
+    pub fn start_counted(world: &World, peers: &Path, processor: Processor) -> Self {
         let dir = world.path("containerd");
         std::fs::create_dir_all(&dir).expect("the world's directory");
         let config = dir.join("config.toml");
         std::fs::write(&config, configuration(world, &dir)).expect("the world's directory");
-        let processor = Processor::apart(world, "containerd");
-        let log = std::fs::File::create(dir.join("log")).expect("the world's directory");
-        let path = std::env::var("PATH").unwrap_or_default();
-        let nsenter = processor
-            .command(world, &peers.join("bin/containerd"))
-            .arg("--config")
-            .arg(&config)
-            // Its shim is looked for there.
-            .env("PATH", format!("{}:{path}", peers.join("root/usr/bin").display()))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file can be shared"))
-            .stderr(log)
-            .spawn()
-            .expect("nsenter is installed");
+        let nsenter = spawn(world, peers, &dir, &processor);
         let client = Client::new(&world.seen(dir.join("containerd.sock")));
         within(PATIENCE, "containerd to answer", || client.list_images(Default::default()).ok());
-        Self { client, processor, dir, nsenter }
+        Self { client, processor, dir, peers: peers.into(), nsenter }
+    }
+
+    /// Kills it, and starts it again once it is gone; its shims go on. Does not wait for it to answer.
+    pub fn restart(&mut self, world: &World) {
+        let pid = child_of(self.nsenter.id()).expect("containerd runs");
+        kill(pid);
+        let _ = self.nsenter.wait();
+        self.nsenter = spawn(world, &self.peers, &self.dir, &self.processor);
     }
 
     /// The directories that are empty when it has no image.
@@ -64,6 +65,23 @@ impl Containerd {
         ];
         below.map(|below| self.dir.join(below)).into()
     }
+}
+
+fn spawn(world: &World, peers: &Path, dir: &Path, processor: &Processor) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("log"));
+    let log = log.expect("the world's directory");
+    let path = std::env::var("PATH").unwrap_or_default();
+    processor
+        .command(world, &peers.join("bin/containerd"))
+        .arg("--config")
+        .arg(dir.join("config.toml"))
+        // Its shim is looked for there.
+        .env("PATH", format!("{}:{path}", peers.join("root/usr/bin").display()))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a file can be shared"))
+        .stderr(log)
+        .spawn()
+        .expect("nsenter is installed")
 }
 
 fn configuration(world: &World, dir: &Path) -> String {

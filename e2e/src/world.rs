@@ -274,8 +274,13 @@ impl World {
 
     /// Starts the daemon and waits until it answers; false if it ended before.
     pub fn try_start_daemon(&mut self) -> bool {
-        self.daemon = Some(Daemon::spawn(self));
+        self.spawn_daemon();
         self.daemon_answers()
+    }
+
+    /// Starts the daemon, which may not answer yet.
+    pub fn spawn_daemon(&mut self) {
+        self.daemon = Some(Daemon::spawn(self));
     }
 
     /// Waits until the daemon answers; false if there is none, or it ends before.

@@ -1,4 +1,5 @@
-//! `./dev bench [PODS]`: what a pod takes and costs, beside the runtimes and the plugins alone, in one run.
+//! `./dev bench`: podwrightd beside Debian's containerd, everything that design section 6 names, in one run.
+//! `./dev bench pods [PODS]`: what a pod takes and costs, beside the runtimes and the plugins alone, in one run.
 //! `./dev bench pull [ROUNDS [IMAGE [PODS]]]`: what a pull does, beside containerd's and others'.
 //! `./dev bench idle [PODS]`, `./dev bench list [PODS]`: what a full node costs, beside containerd's.
 //!
@@ -6,14 +7,15 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use e2e::bench::{self, arguments, floor, floor::Alone, plot, table};
 use e2e::image::catalogue::BUSYBOX;
 use e2e::measure::{Processor, Samples};
 use e2e::pod::{container, sandbox};
-use e2e::{Options, World, daemon, density, place, pull_bench};
+use e2e::{Options, World, density, place, pull_bench};
 use serde_json::{Value, json};
 
 const PODS: usize = 40;
@@ -30,37 +32,76 @@ const CALLS: usize = 100;
 /// Bytes through each way into a pod.
 const THROUGHPUT: usize = 1 << 30;
 
-struct Row {
-    what: String,
-    samples: Samples,
-    /// For one of them.
-    cpu: Option<Duration>,
-}
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("pull") => return pull(&arguments[1..]),
-        Some("idle") => return full("idle.json", &idle(&arguments[1..])),
-        Some("list") => return full("list.json", &list(&arguments[1..])),
-        _ => {}
+        Some("pods") => pods(number(&arguments, 1, PODS)),
+        Some("pull") => pull(&arguments[1..]),
+        Some("idle") => full("idle.json", &idle(&arguments[1..])),
+        Some("list") => full("list.json", &list(&arguments[1..])),
+        Some("plot") => return plot(&arguments[1..]),
+        _ => return compare(&arguments),
     }
-    let pods = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(PODS);
+    ExitCode::SUCCESS
+}
+
+/// Podwright beside containerd, all of it.
+fn compare(arguments: &[String]) -> ExitCode {
+    let wanted = match arguments::read(arguments) {
+        Ok(wanted) => wanted,
+        Err(wrong) => {
+            eprintln!("{wrong}\n{}", arguments::USAGE);
+            return ExitCode::FAILURE;
+        }
+    };
+    let report = bench::run(&bench::Settings { peers: peers(), ..wanted.settings });
+    println!("\n{}\n\n{}", report.about, table::of(&report));
+    let figures = serde_json::to_value(&report).expect("a report is JSON");
+    match wanted.json {
+        Some(path) => write_to(&path, &figures),
+        None => write("compare.json", &figures),
+    }
+    ExitCode::SUCCESS
+}
+
+/// From the figures of a run to their picture.
+fn plot(arguments: &[String]) -> ExitCode {
+    let [from, to] = arguments else {
+        eprintln!("{}", arguments::USAGE);
+        return ExitCode::FAILURE;
+    };
+    let text = fs::read_to_string(from).map_err(|err| err.to_string());
+    let report = text.and_then(|text| serde_json::from_str(&text).map_err(|err| err.to_string()));
+    let drawn = report.and_then(|report| {
+        println!("{}", table::of(&report));
+        let svg = plot::svg(&report).ok_or("there is nobody to compare with")?;
+        fs::write(to, svg).map_err(|err| err.to_string())
+    });
+    match drawn {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("{from}, {to}: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Pods, commands and streams of podwrightd beside the runtimes and the plugins alone.
+fn pods(pods: usize) {
     let mut rows = Vec::new();
     for runtime in RUNTIMES {
         rows.extend(through_cri(runtime, pods));
-        rows.extend(runtime_alone(runtime, pods));
+        rows.extend(floor::runtime(runtime, pods));
     }
-    rows.extend(plugins_alone(pods));
+    rows.extend(floor::plugins(pods));
     rows.extend(probes());
     print(&rows);
     throughput();
     write("pods.json", &json(&rows));
-    ExitCode::SUCCESS
 }
 
 /// Pulls; `PODWRIGHT_PEERS` is where `./dev` has unpacked whom they are compared with.
-fn pull(arguments: &[String]) -> ExitCode {
+fn pull(arguments: &[String]) {
     let number = |at, otherwise| number(arguments, at, otherwise);
     let target = place::target();
     let settings = pull_bench::Settings {
@@ -68,10 +109,10 @@ fn pull(arguments: &[String]) -> ExitCode {
         only: arguments.get(1).filter(|only| *only != "all").cloned().unwrap_or_default(),
         pods: number(2, 20),
         peers: peers().expect("run ./dev bench pull"),
+        tools: true,
         dir: target.join("bench"),
     };
     write("pull.json", &pull_bench::run(&settings));
-    ExitCode::SUCCESS
 }
 
 /// A node with many pods on which nothing happens.
@@ -87,9 +128,8 @@ fn list(arguments: &[String]) -> density::Settings {
     density::Settings { pods, containers: 3, quiet: Duration::ZERO, calls: CALLS, peers: None }
 }
 
-fn full(file: &str, settings: &density::Settings) -> ExitCode {
+fn full(file: &str, settings: &density::Settings) {
     write(file, &density::run(settings));
-    ExitCode::SUCCESS
 }
 
 fn number(arguments: &[String], at: usize, otherwise: usize) -> usize {
@@ -100,18 +140,22 @@ fn peers() -> Option<PathBuf> {
     std::env::var_os("PODWRIGHT_PEERS").map(PathBuf::from)
 }
 
-/// The file of the figures.
+/// The file of the figures, where they are kept unless somebody wants them elsewhere.
 fn write(name: &str, figures: &Value) {
-    let dir = place::target().join("bench");
-    let path = dir.join(name);
-    match fs::create_dir_all(dir).and_then(|()| fs::write(&path, figures.to_string())) {
+    write_to(&place::target().join("bench").join(name), figures);
+}
+
+fn write_to(path: &Path, figures: &Value) {
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let made = if dir.as_os_str().is_empty() { Ok(()) } else { fs::create_dir_all(dir) };
+    match made.and_then(|()| fs::write(path, figures.to_string())) {
         Ok(()) => println!("\nas JSON: {}", path.display()),
         Err(err) => eprintln!("{}: {err}", path.display()),
     }
 }
 
 /// Pods one after the other: Run, Create and Start, an exec, Stop and Remove.
-fn through_cri(runtime: &'static str, pods: usize) -> Vec<Row> {
+fn through_cri(runtime: &'static str, pods: usize) -> Vec<Alone> {
     let world = quiet(runtime);
     world.pod("warm-up").end();
     let processor = Processor::of(&world);
@@ -136,7 +180,7 @@ fn through_cri(runtime: &'static str, pods: usize) -> Vec<Row> {
     let exec_cost = (processor.used() - before) / u32::try_from(pods).unwrap_or(1);
     pod.end();
     world.finish();
-    let row = |what: &str, samples: Samples, cpu| Row {
+    let row = |what: &str, samples: Samples, cpu| Alone {
         what: format!("{runtime}: {what}"),
         samples,
         cpu,
@@ -152,7 +196,7 @@ fn through_cri(runtime: &'static str, pods: usize) -> Vec<Row> {
 }
 
 /// Exec probes of many containers, each once a second, as a kubelet runs them.
-fn probes() -> Option<Row> {
+fn probes() -> Option<Alone> {
     let world = quiet(RUNTIMES[0]);
     // Before the pod: its shim counts too.
     let processor = Processor::of(&world);
@@ -187,7 +231,7 @@ fn probes() -> Option<Row> {
     pod.end();
     world.finish();
     let what = format!("{}: ExecSync true, {PROBED} containers once a second", RUNTIMES[0]);
-    all.map(|samples| Row { what, samples, cpu })
+    all.map(|samples| Alone { what, samples, cpu })
 }
 
 fn throughput() {
@@ -212,94 +256,7 @@ fn quiet(runtime: &'static str) -> World {
     world
 }
 
-/// The same container without a pod: create and start, and exec, of the runtime's executable on a prepared bundle.
-fn runtime_alone(runtime: &'static str, rounds: usize) -> [Row; 2] {
-    let world = World::without_daemon(Options::default());
-    let bundle = world.path("bundle");
-    let bin = bundle.join("rootfs/bin");
-    fs::create_dir_all(&bin).expect("the world's directory");
-    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
-    fs::write(bundle.join("config.json"), specification(world.cgroup()).to_string())
-        .expect("the world's directory");
-    let time = |what: &str| {
-        let output = world
-            .command(place::binary("fixture"))
-            .arg(what)
-            .arg(world.tool(runtime))
-            .arg(&bundle)
-            .arg(rounds.to_string())
-            .output()
-            .expect("nsenter is installed");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        output.stdout
-    };
-    let up = format!("{runtime} alone: create + start; processor with delete");
-    let exec = format!("{runtime} alone: exec true");
-    [row_of(&up, &time("runtime"), "up", rounds), row_of(&exec, &time("exec"), "exec", rounds)]
-}
-
-/// The chain's plugins, each executed as libcni would, on a fresh network namespace.
-fn plugins_alone(rounds: usize) -> [Row; 2] {
-    let world = World::without_daemon(Options::default());
-    let leases = world.path("cni/ipam").display().to_string();
-    let output = world
-        .command(place::binary("fixture"))
-        .arg("plugins")
-        .arg(world.cni_plugins())
-        .arg(daemon::bridge(&leases))
-        .arg(rounds.to_string())
-        .output()
-        .expect("nsenter is installed");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut del = row_of("CNI plugins alone: DEL (portmap, bridge)", &output.stdout, "del", rounds);
-    del.cpu = None;
-    [
-        row_of(
-            "CNI plugins alone: ADD (loopback, bridge, portmap); processor with DEL",
-            &output.stdout,
-            "add",
-            rounds,
-        ),
-        del,
-    ]
-}
-
-fn row_of(what: &str, output: &[u8], name: &str, rounds: usize) -> Row {
-    let text = String::from_utf8_lossy(output);
-    let cpu = Samples::parse(&text, "cpu").total() / u32::try_from(rounds).unwrap_or(1);
-    Row { what: what.into(), samples: Samples::parse(&text, name), cpu: Some(cpu) }
-}
-
-/// What podwrightd asks for a plain container, as far as time goes.
-fn specification(cgroup: &str) -> Value {
-    let namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "network"]
-        .iter()
-        .map(|kind| json!({"type": kind}))
-        .collect();
-    json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/bin"],
-            "args": ["/bin/busybox", "sleep", "3600"],
-            "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]},
-        },
-        "root": {"path": "rootfs"},
-        "hostname": "bench",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
-            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro", "nosuid"]},
-        ],
-        "linux": {
-            "namespaces": namespaces,
-            "cgroupsPath": format!("/{cgroup}/alone"),
-            "resources": {"devices": [{"allow": false, "access": "rwm"}], "cpu": {"shares": 2}},
-        },
-    })
-}
-
-fn print(rows: &[Row]) {
+fn print(rows: &[Alone]) {
     println!("\n{:<75} {:>9} {:>9} {:>9} {:>9}", "milliseconds", "p50", "p90", "p99", "processor");
     for row in rows {
         let cpu = row.cpu.map_or(String::new(), |cpu| format!("{:.1}", cpu.as_secs_f64() * 1e3));
@@ -313,7 +270,7 @@ fn print(rows: &[Row]) {
     }
 }
 
-fn json(rows: &[Row]) -> Value {
+fn json(rows: &[Alone]) -> Value {
     let rows = rows.iter().map(|row| {
         let mut value = row.samples.json();
         value["what"] = json!(row.what.trim());

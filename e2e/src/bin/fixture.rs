@@ -24,9 +24,11 @@ fn main() -> ExitCode {
         ["runtime", runtime, bundle, rounds] => time_runtime(runtime, bundle, rounds),
         ["exec", runtime, bundle, rounds] => time_exec(runtime, bundle, rounds),
         ["plugins", dir, conflist, rounds] => time_plugins(Path::new(dir), conflist, rounds),
+        ["veth", rounds] => time_veth(rounds),
+        ["overlay", dir, rounds] => time_overlay(Path::new(dir), rounds),
         _ => {
             let usage = "init SCRIPT | hang DIR | disk MOUNTPOINT BASE LOG | layers DIR | runtime PROGRAM BUNDLE N | \
-                         exec PROGRAM BUNDLE N | plugins DIR CONFLIST N";
+                         exec PROGRAM BUNDLE N | plugins DIR CONFLIST N | veth N | overlay DIR N";
             Err(anyhow::anyhow!(usage))
         }
     };
@@ -173,6 +175,65 @@ fn plugin_call(
         bail!("{verb} {kind}: {text}");
     }
     Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+/// Prints the microseconds of each network namespace with a link to a bridge, a route and an address.
+fn time_veth(rounds: &str) -> anyhow::Result<()> {
+    batch(&[], "link add floor0 type bridge\nlink set floor0 up\n")?;
+    for round in 0..rounds.parse()? {
+        let name = format!("round-{round}");
+        let outside = format!(
+            "netns add {name}\nlink add floor-{round} type veth peer name eth0 netns {name}\n\
+             link set floor-{round} master floor0 up\n"
+        );
+        let inside = "link set lo up\naddr add 10.99.0.2/16 dev eth0\nlink set eth0 up\n\
+                      route add default via 10.99.0.1\n";
+        let start = Instant::now();
+        batch(&[], &outside)?;
+        batch(&["-n", &name], inside)?;
+        println!("up {}", start.elapsed().as_micros());
+        batch(&[], &format!("link del floor-{round}\nnetns delete {name}\n"))?;
+    }
+    batch(&[], "link del floor0\n")?;
+    tell_processor()
+}
+
+/// One `ip` with many commands.
+fn batch(options: &[&str], lines: &str) -> anyhow::Result<()> {
+    let mut command = Command::new("ip");
+    command.args(options).args(["-batch", "-"]).stdin(Stdio::piped());
+    let mut child = command.spawn()?;
+    child.stdin.take().context("stdin is piped")?.write_all(lines.as_bytes())?;
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("ip: {status}: {lines}");
+    }
+    Ok(())
+}
+
+/// Prints the microseconds of each mount of an overlay of eight layers.
+fn time_overlay(dir: &Path, rounds: &str) -> anyhow::Result<()> {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+    let layers: Vec<_> = (0..8).map(|layer| dir.join(layer.to_string())).collect();
+    let [upper, work, target] = ["upper", "work", "target"].map(|name| dir.join(name));
+    for path in layers.iter().chain([&upper, &work, &target]) {
+        std::fs::create_dir_all(path)?;
+    }
+    let lower: Vec<_> = layers.iter().map(|path| path.display().to_string()).collect();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.join(":"),
+        upper.display(),
+        work.display()
+    );
+    let options = std::ffi::CString::new(options)?;
+    for _ in 0..rounds.parse()? {
+        let start = Instant::now();
+        mount("overlay", &target, "overlay", MountFlags::empty(), options.as_c_str())?;
+        println!("up {}", start.elapsed().as_micros());
+        unmount(&target, UnmountFlags::empty())?;
+    }
+    tell_processor()
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {

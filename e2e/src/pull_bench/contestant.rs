@@ -37,7 +37,7 @@ struct Daemon<'w> {
 
 enum Of {
     World(Processor),
-    Peer(Containerd),
+    Peer(Box<Containerd>),
 }
 
 impl Daemon<'_> {
@@ -87,7 +87,7 @@ pub(super) fn podwright(world: &World) -> impl Contestant {
 /// Debian's containerd.
 pub(super) fn containerd<'w>(world: &'w World, peers: &Path) -> impl Contestant + 'w {
     let peer = Containerd::start(world, peers);
-    Daemon { name: "containerd", world, stores: peer.stores(), of: Of::Peer(peer) }
+    Daemon { name: "containerd", world, stores: peer.stores(), of: Of::Peer(Box::new(peer)) }
 }
 
 /// `skopeo copy` into an OCI layout, and `umoci unpack` of that.

@@ -32,6 +32,8 @@ pub struct Settings {
     pub pods: usize,
     /// Where `e2e/peers` has unpacked.
     pub peers: PathBuf,
+    /// Whether skopeo with umoci is measured, too.
+    pub tools: bool,
     /// For the images, which are kept for the next run, and the figures.
     pub dir: PathBuf,
 }
@@ -69,11 +71,13 @@ pub fn run(settings: &Settings) -> Value {
     world.start_registry_of(&storage);
     world.start_daemon();
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
-    let contestants: [Box<dyn Contestant + '_>; 3] = [
+    let mut contestants: Vec<Box<dyn Contestant + '_>> = vec![
         Box::new(contestant::podwright(&world)),
         Box::new(contestant::containerd(&world, &settings.peers)),
-        Box::new(contestant::tools(&world, &settings.peers)),
     ];
+    if settings.tools {
+        contestants.push(Box::new(contestant::tools(&world, &settings.peers)));
+    }
     let measure = |subject: &Subject| {
         let floor = Floor::of(subject, &storage, &world.path("floor"));
         let figures = compete(&contestants, subject, settings.rounds);

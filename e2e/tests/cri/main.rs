@@ -46,6 +46,7 @@ mod bad_runtime;
 mod bad_shim;
 mod bad_transfer;
 mod bad_volume;
+mod bench;
 mod capabilities;
 mod container;
 mod containerd;

@@ -1,0 +1,110 @@
+//! What no runtime does without: an OCI runtime's own calls, a network namespace with its link, an overlay. Each alone,
+//! in the namespaces of a world without a daemon.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::daemon;
+use crate::measure::Samples;
+use crate::place;
+use crate::world::{Options, World};
+
+/// What something took alone, and the processor's time for one.
+#[derive(Debug)]
+pub struct Alone {
+    pub what: String,
+    pub samples: Samples,
+    pub cpu: Option<Duration>,
+}
+
+/// The same container without a pod: create and start, and exec, of the runtime's executable on a prepared bundle.
+pub fn runtime(runtime: &str, rounds: usize) -> [Alone; 2] {
+    let world = World::without_daemon(Options::default());
+    let bundle = world.path("bundle");
+    let bin = bundle.join("rootfs/bin");
+    fs::create_dir_all(&bin).expect("the world's directory");
+    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+    fs::write(bundle.join("config.json"), specification(world.cgroup()).to_string())
+        .expect("the world's directory");
+    let time = |what: &str| {
+        let mut command = world.command(place::binary("fixture"));
+        command.arg(what).arg(world.tool(runtime)).arg(&bundle);
+        printed(command.arg(rounds.to_string()))
+    };
+    let up = format!("{runtime} alone: create + start; processor with delete");
+    let exec = format!("{runtime} alone: exec true");
+    [alone(&up, &time("runtime"), "up", rounds), alone(&exec, &time("exec"), "exec", rounds)]
+}
+
+/// The chain's plugins, each executed as libcni would, on a fresh network namespace.
+pub fn plugins(rounds: usize) -> [Alone; 2] {
+    let world = World::without_daemon(Options::default());
+    let leases = world.path("cni/ipam").display().to_string();
+    let mut command = world.command(place::binary("fixture"));
+    command.arg("plugins").arg(world.cni_plugins()).arg(daemon::bridge(&leases));
+    let output = printed(command.arg(rounds.to_string()));
+    let what = "CNI plugins alone: ADD (loopback, bridge, portmap); processor with DEL";
+    let mut del = alone("CNI plugins alone: DEL (portmap, bridge)", &output, "del", rounds);
+    del.cpu = None;
+    [alone(what, &output, "add", rounds), del]
+}
+
+/// A network namespace with a link to a bridge and an address, by `ip` alone: two processes.
+pub fn network(rounds: usize) -> Alone {
+    let world = World::without_daemon(Options::default());
+    let mut command = world.command(place::binary("fixture"));
+    let output = printed(command.arg("veth").arg(rounds.to_string()));
+    alone("netns, veth and address by ip alone", &output, "up", rounds)
+}
+
+/// An overlay of eight layers, mounted.
+pub fn overlay(rounds: usize) -> Alone {
+    let world = World::without_daemon(Options::default());
+    let mut command = world.command(place::binary("fixture"));
+    command.arg("overlay").arg(world.path("overlay"));
+    let output = printed(command.arg(rounds.to_string()));
+    alone("an overlay of 8 layers alone", &output, "up", rounds)
+}
+
+fn printed(command: &mut Command) -> String {
+    let output = command.output().expect("nsenter is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn alone(what: &str, printed: &str, name: &str, rounds: usize) -> Alone {
+    let cpu = Samples::parse(printed, "cpu").total() / u32::try_from(rounds).unwrap_or(1).max(1);
+    Alone { what: what.into(), samples: Samples::parse(printed, name), cpu: Some(cpu) }
+}
+
+/// What podwrightd asks for a plain container, as far as time goes.
+fn specification(cgroup: &str) -> Value {
+    let namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "network"]
+        .iter()
+        .map(|kind| json!({"type": kind}))
+        .collect();
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["PATH=/bin"],
+            "args": ["/bin/busybox", "sleep", "3600"],
+            "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]},
+        },
+        "root": {"path": "rootfs"},
+        "hostname": "bench",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro", "nosuid"]},
+        ],
+        "linux": {
+            "namespaces": namespaces,
+            "cgroupsPath": format!("/{cgroup}/alone"),
+            "resources": {"devices": [{"allow": false, "access": "rwm"}], "cpu": {"shares": 2}},
+        },
+    })
+}
