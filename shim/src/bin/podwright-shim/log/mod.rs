@@ -6,6 +6,7 @@
 mod channel;
 mod file;
 mod line;
+mod pace;
 mod stamp;
 mod viewers;
 mod writer;

@@ -8,14 +8,16 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::channel::{Answer, Command, Shared};
 use super::file::LogFile;
 use super::line::{Batch, Head, Splitter, Stream};
+use super::pace::Pace;
 use super::stamp::Stamp;
 use super::viewers::Viewers;
 use crate::sys;
@@ -40,6 +42,7 @@ struct Writer {
     next_stream: u64,
     input: Vec<u8>,
     output: Batch,
+    pace: Pace,
 }
 
 struct Log {
@@ -78,6 +81,7 @@ impl Writer {
             next_stream: COMMANDS + 1,
             input: Vec::new(),
             output: Batch::default(),
+            pace: Pace::default(),
         })
     }
 
@@ -93,14 +97,26 @@ impl Writer {
             }
             // Output first: a command to stop reading comes after what was printed before it.
             events.sort_unstable_by_key(|event| std::cmp::Reverse(event.data.u64()));
+            let mut moved = 0;
             for event in events.drain(..) {
                 match event.data.u64() {
                     COMMANDS => self.obey(),
-                    key if self.streams.contains_key(&key) => self.pump(key),
+                    key if self.streams.contains_key(&key) => moved += self.pump(key),
                     key => self.viewers.end(key, &self.shared),
                 }
             }
+            if let Some(pause) = self.pace.pause(Instant::now(), moved) {
+                self.gather(pause);
+            }
         }
+    }
+
+    /// Lets output gather, but no command wait.
+    fn gather(&self, pause: Duration) {
+        let limit = Timespec { tv_sec: 0, tv_nsec: pause.subsec_nanos().into() };
+        let mut commands = [PollFd::new(&self.shared.commands_ready, PollFlags::IN)];
+        // A signal, or anything else, only ends it early.
+        let _ = rustix::event::poll(&mut commands, Some(&limit));
     }
 
     fn release_buffers(&mut self) {
@@ -180,30 +196,36 @@ impl Writer {
         self.logs.remove(&log);
     }
 
-    /// Moves what there is to read, within this stream's turn.
-    fn pump(&mut self, key: u64) {
+    /// Moves what there is to read, within this stream's turn; how much it was.
+    fn pump(&mut self, key: u64) -> usize {
         if self.input.is_empty() {
             self.input.resize(FIRST_READ_SIZE, 0);
         }
+        let mut moved = 0;
         for _ in 0..READS_PER_TURN {
-            let Some(tap) = self.streams.get_mut(&key) else { return };
+            let Some(tap) = self.streams.get_mut(&key) else { break };
             let count = match rustix::io::read(&tap.fd, &mut self.input[..]) {
                 Ok(count @ 1..) => count,
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) => break,
                 // The end; a terminal says EIO when its other side is gone.
-                Ok(0) | Err(_) => return self.end(key),
+                Ok(0) | Err(_) => {
+                    self.end(key);
+                    break;
+                }
             };
+            moved += count;
             let head = Head::new(&Stamp::now(), tap.stream);
             tap.splitter.feed(&self.input[..count], &head, &mut self.output);
             let (log, stream) = (tap.log, tap.stream);
             self.flush(key);
             self.viewers.show(log, stream, &self.input[..count], &self.shared);
             if count < self.input.len() {
-                return;
+                break;
             }
             self.input.resize(READ_SIZE.min(count * 4), 0);
         }
+        moved
     }
 
     fn end(&mut self, key: u64) {
