@@ -76,6 +76,11 @@ impl Deadline {
         Self { started: now, at: now + self.left() / 2, ..self.clone() }
     }
 
+    /// One that passes no later than `limit` from now.
+    pub(crate) fn within(&self, limit: Duration) -> Self {
+        Self { at: self.at.min(Instant::now() + limit), ..self.clone() }
+    }
+
     /// From now on; zero when it has passed.
     pub(crate) fn left(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now())

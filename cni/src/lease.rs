@@ -18,7 +18,7 @@ use crate::config::Network;
 use crate::error::{Error, Result};
 
 /// Where host-local keeps its leases unless it is told.
-const DEFAULT_DIR: &str = "/var/lib/cni/networks";
+pub(crate) const DEFAULT_DIR: &str = "/var/lib/cni/networks";
 /// Its own lock, in the same directory: whoever holds it is not between making a lease and filling it.
 const LOCK: &str = "lock";
 

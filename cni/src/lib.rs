@@ -15,6 +15,7 @@
 
 #![deny(unsafe_code)]
 
+mod address;
 mod attachment;
 mod cache;
 mod confdir;
@@ -23,6 +24,8 @@ mod deadline;
 mod error;
 mod lease;
 mod link;
+mod native;
+mod netlink;
 pub mod netns;
 mod plugin;
 mod process;

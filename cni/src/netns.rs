@@ -72,10 +72,21 @@ pub fn is_netns(path: &Path) -> bool {
 
 /// Runs `f` on a thread of its own whose network is the namespace at `path`.
 pub fn run_in<T: Send>(path: &Path, f: impl FnOnce() -> T + Send) -> Result<T> {
+    enter(&open_checked(path)?, path, f)
+}
+
+/// The namespace at `path`, open.
+pub(crate) fn open_checked(path: &Path) -> Result<File> {
     let namespace = open(path).map_err(|e| Error::io("open", path, e))?;
-    if !sys::is_network_namespace(&namespace) {
-        return Err(not_a_namespace(path));
-    }
+    if sys::is_network_namespace(&namespace) { Ok(namespace) } else { Err(not_a_namespace(path)) }
+}
+
+/// Runs `f` on a thread of its own whose network is `namespace`, which was opened at `path`.
+pub(crate) fn enter<T: Send>(
+    namespace: &File,
+    path: &Path,
+    f: impl FnOnce() -> T + Send,
+) -> Result<T> {
     on_thread(|| {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(|e| Error::io("enter", path, e))?;

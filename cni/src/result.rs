@@ -184,6 +184,29 @@ fn address_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<IpAddr>, D:
     }
 }
 
+impl IpNet {
+    /// The network that the address is in.
+    pub(crate) fn network(&self) -> Self {
+        let addr = match self.addr {
+            IpAddr::V4(addr) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                IpAddr::V4((addr.to_bits() & mask).into())
+            }
+            IpAddr::V6(addr) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                IpAddr::V6((addr.to_bits() & mask).into())
+            }
+        };
+        Self { addr, ..*self }
+    }
+
+    /// Is the address in the network?
+    pub(crate) fn contains(&self, addr: IpAddr) -> bool {
+        let other = Self { addr, ..*self };
+        self.addr.is_ipv4() == addr.is_ipv4() && other.network() == self.network()
+    }
+}
+
 impl FromStr for IpNet {
     type Err = String;
 

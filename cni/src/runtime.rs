@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::attachment::Attachment;
 use crate::cache::{self, CachedAttachment};
-use crate::config::{Network, Plugin, raw};
+use crate::config::{Fields, Network, Plugin, raw};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Verb};
 use crate::lease;
+use crate::native::{self, Job, Native};
 use crate::netns;
 use crate::plugin::{self, Call, excerpt};
 use crate::result::CniResult;
@@ -29,6 +30,8 @@ pub struct Runtime {
     pub timeout: Duration,
     /// What a plugin may print.
     pub max_output: usize,
+    /// Do the work of the usual plugins in-process, where their configuration is understood exactly.
+    pub native: bool,
 }
 
 impl Default for Runtime {
@@ -38,6 +41,7 @@ impl Default for Runtime {
             cache_dir: "/var/lib/cni".into(),
             timeout: Duration::from_secs(60),
             max_output: 1 << 20,
+            native: false,
         }
     }
 }
@@ -70,16 +74,10 @@ impl Runtime {
         let capabilities = attachment.capabilities.by_name();
         let mut last: Option<CniResult> = None;
         for plugin in network.plugins() {
-            let previous =
-                last.as_ref().map(|r| r.in_version(network.cni_version(), network.version()));
-            let config =
-                Config { network, plugin, previous, capabilities: &capabilities }.bytes()?;
-            let call = self.call(Verb::Add, plugin.kind(), Some(attachment), &config);
-            let printed = plugin::execute(&call, deadline)?;
-            let result = CniResult::parse(&printed, network.cni_version()).map_err(|problem| {
-                call.broken(format!("{problem}; stdout: \"{}\"", excerpt(&printed)))
-            })?;
-            last = Some(result);
+            let previous = last.as_ref();
+            let config = Config { network, plugin, previous, capabilities: &capabilities };
+            let step = Step { verb: Verb::Add, config, attachment, deadline };
+            last = Some(self.add_one(&step)?);
         }
         let result = last.ok_or_else(|| Error::invalid("the network has no plugins"))?;
         cache::write(&self.cache_dir, network, attachment, &result)?;
@@ -104,13 +102,12 @@ impl Runtime {
         let capabilities = attachment.capabilities.by_name();
         let mut first = None;
         for (index, plugin) in network.plugins().iter().enumerate().rev() {
-            let config =
-                Config { network, plugin, previous: previous.clone(), capabilities: &capabilities };
+            let previous = previous.as_ref();
+            let config = Config { network, plugin, previous, capabilities: &capabilities };
             let share = if index == 0 { deadline.clone() } else { deadline.half() };
-            let config = config.bytes()?;
-            let call = self.call(Verb::Del, plugin.kind(), Some(attachment), &config);
-            match plugin::execute(&call, &share) {
-                Ok(_) => {}
+            let step = Step { verb: Verb::Del, config, attachment, deadline: &share };
+            match self.del_one(&step) {
+                Ok(()) => {}
                 Err(e @ Error::Cancelled { .. }) => return Err(first.unwrap_or(e)),
                 Err(e) => {
                     tracing::debug!(error = %e, container = attachment.container_id, "cni delete goes on");
@@ -153,8 +150,8 @@ impl Runtime {
         let attachment = &completed(attachment, cached.as_ref());
         let capabilities = attachment.capabilities.by_name();
         for plugin in network.plugins() {
-            let config =
-                Config { network, plugin, previous: previous.clone(), capabilities: &capabilities };
+            let previous = previous.as_ref();
+            let config = Config { network, plugin, previous, capabilities: &capabilities };
             let config = config.bytes()?;
             let call = self.call(Verb::Check, plugin.kind(), Some(attachment), &config);
             plugin::execute(&call, deadline)?;
@@ -190,7 +187,9 @@ impl Runtime {
             }
         }
         if network.version() >= SpecVersion::V1_1 {
-            for plugin in network.plugins() {
+            // What is done in-process keeps nothing but what its DEL releases.
+            for plugin in network.plugins().iter().filter(|plugin| !self.is_native(network, plugin))
+            {
                 if let Err(e) = self.gc_plugin(network, plugin, valid, deadline) {
                     first.get_or_insert(e);
                 }
@@ -224,7 +223,8 @@ impl Runtime {
         if network.version() < SpecVersion::V1_1 {
             return Ok(());
         }
-        for plugin in network.plugins() {
+        // What is done in-process is ready as long as the kernel is.
+        for plugin in network.plugins().iter().filter(|plugin| !self.is_native(network, plugin)) {
             let config = Config::bare(network, plugin).bytes()?;
             plugin::execute(&self.call(Verb::Status, plugin.kind(), None, &config), deadline)?;
         }
@@ -248,10 +248,24 @@ impl Runtime {
         Ok(versions.supported_versions)
     }
 
-    /// The plugins of a network whose executables are in none of the directories.
+    /// The plugins of a network that have to be executed, and whose executables are in none of the directories.
     pub fn missing<'n>(&self, network: &'n Network) -> Vec<&'n str> {
         let gone = |kind: &&str| !matches!(plugin::locate(kind, &self.bin_dirs), Ok(Some(_)));
-        network.plugins().iter().map(Plugin::kind).filter(gone).collect()
+        let executed = network.plugins().iter().filter(|plugin| !self.is_native(network, plugin));
+        executed.map(Plugin::kind).filter(gone).collect()
+    }
+
+    /// The plugins of a network whose work is done in-process, as far as can be told before there is a pod.
+    pub fn in_process<'n>(&self, network: &'n Network) -> Vec<&'n str> {
+        let native = network.plugins().iter().filter(|plugin| self.is_native(network, plugin));
+        native.map(Plugin::kind).collect()
+    }
+
+    fn is_native(&self, network: &Network, plugin: &Plugin) -> bool {
+        let attachment = Attachment { ifname: "eth0".to_owned(), ..Attachment::default() };
+        let plan =
+            |fields| native::plan(plugin.kind(), &fields, network.cni_version(), &attachment);
+        self.native && Config::bare(network, plugin).fields().is_ok_and(|f| plan(f).is_some())
     }
 
     /// The attachments in the cache, of all networks and whichever runtime made them.
@@ -268,6 +282,42 @@ impl Runtime {
         Ok(lists.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
+    fn add_one(&self, step: &Step<'_>) -> Result<CniResult> {
+        let fields = step.config.fields()?;
+        if let Some((native, job)) = self.native(step, &fields) {
+            return native.add(&job, step.config.previous);
+        }
+        let config = object(&fields)?;
+        let call = self.call(step.verb, step.config.plugin.kind(), Some(step.attachment), &config);
+        let printed = plugin::execute(&call, step.deadline)?;
+        CniResult::parse(&printed, step.config.network.cni_version())
+            .map_err(|problem| call.broken(format!("{problem}; stdout: \"{}\"", excerpt(&printed))))
+    }
+
+    fn del_one(&self, step: &Step<'_>) -> Result<()> {
+        let fields = step.config.fields()?;
+        if let Some((native, job)) = self.native(step, &fields) {
+            return native.del(&job, step.config.previous);
+        }
+        let config = object(&fields)?;
+        let call = self.call(step.verb, step.config.plugin.kind(), Some(step.attachment), &config);
+        plugin::execute(&call, step.deadline).map(drop)
+    }
+
+    /// The plugin's work, if it is to be done in-process.
+    fn native<'a>(&'a self, step: &Step<'a>, fields: &Fields) -> Option<(Native, Job<'a>)> {
+        let Step { verb, config: Config { network, plugin, .. }, attachment, deadline } = *step;
+        let (plugin, cni_version) = (plugin.kind(), network.cni_version());
+        let native = Some(self).filter(|runtime| runtime.native);
+        let native = native.and_then(|_| native::plan(plugin, fields, cni_version, attachment))?;
+        let (version, bin_dirs) = (network.version(), self.bin_dirs.as_slice());
+        let network = network.name();
+        Some((
+            native,
+            Job { verb, plugin, network, cni_version, version, attachment, bin_dirs, deadline },
+        ))
+    }
+
     fn call<'a>(
         &'a self,
         verb: Verb,
@@ -280,11 +330,20 @@ impl Runtime {
     }
 }
 
+/// One plugin's part of a verb.
+struct Step<'a> {
+    verb: Verb,
+    config: Config<'a>,
+    attachment: &'a Attachment,
+    deadline: &'a Deadline,
+}
+
 /// What a plugin reads: its part of the list, and what the runtime adds.
+#[derive(Clone, Copy)]
 struct Config<'a> {
     network: &'a Network,
     plugin: &'a Plugin,
-    previous: Option<Value>,
+    previous: Option<&'a CniResult>,
     capabilities: &'a BTreeMap<String, Value>,
 }
 
@@ -295,12 +354,13 @@ impl<'a> Config<'a> {
         Self { network, plugin, previous: None, capabilities: NONE }
     }
 
-    fn fields(&self) -> Result<crate::config::Fields> {
+    fn fields(&self) -> Result<Fields> {
         let mut fields = self.plugin.fields.clone();
         fields.insert("name".to_owned(), raw(self.network.name())?);
         fields.insert("cniVersion".to_owned(), raw(self.network.cni_version())?);
-        if let Some(previous) = &self.previous {
-            fields.insert("prevResult".to_owned(), raw(previous)?);
+        if let Some(previous) = self.previous {
+            let (text, version) = (self.network.cni_version(), self.network.version());
+            fields.insert("prevResult".to_owned(), raw(&previous.in_version(text, version))?);
         }
         let declared = self.plugin.capabilities().iter();
         let given: BTreeMap<_, _> =
@@ -312,15 +372,18 @@ impl<'a> Config<'a> {
     }
 
     fn bytes(&self) -> Result<Vec<u8>> {
-        Ok(raw(&self.fields()?)?.get().as_bytes().to_vec())
+        object(&self.fields()?)
     }
 }
 
+fn object(fields: &Fields) -> Result<Vec<u8>> {
+    Ok(raw(fields)?.get().as_bytes().to_vec())
+}
+
 /// The cached result in the network's version. Plugins get it from CNI 0.4 on.
-fn previous(network: &Network, cached: Option<&CachedAttachment>) -> Option<Value> {
+fn previous(network: &Network, cached: Option<&CachedAttachment>) -> Option<CniResult> {
     let raw = cached.filter(|_| network.version() >= SpecVersion::V0_4)?.result.clone();
-    let result = CniResult::from_value(raw, network.cni_version()).ok()?;
-    Some(result.in_version(network.cni_version(), network.version()))
+    CniResult::from_value(raw, network.cni_version()).ok()
 }
 
 fn completed(attachment: &Attachment, cached: Option<&CachedAttachment>) -> Attachment {

@@ -1,7 +1,7 @@
 //! The system calls that need `unsafe`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -64,4 +64,24 @@ pub(crate) fn unshare_network() -> rustix::io::Result<()> {
     // SAFETY: CLONE_NEWNET changes the network of this thread alone. It unshares neither descriptors nor
     // memory, which is what makes other uses of unshare unsound.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+}
+
+/// Makes a netlink socket's dumps be of what was asked for alone.
+pub(crate) fn netlink_strict(socket: impl AsFd) -> io::Result<()> {
+    netlink_option(socket.as_fd(), libc::NETLINK_GET_STRICT_CHK, 1)
+}
+
+/// Makes a netlink socket get what happens in `group`.
+pub(crate) fn netlink_join(socket: impl AsFd, group: u32) -> io::Result<()> {
+    netlink_option(socket.as_fd(), libc::NETLINK_ADD_MEMBERSHIP, group)
+}
+
+fn netlink_option(socket: BorrowedFd<'_>, option: libc::c_int, value: u32) -> io::Result<()> {
+    const LEN: libc::socklen_t = size_of::<u32>() as libc::socklen_t;
+    let value = &raw const value;
+    // SAFETY: the kernel reads LEN bytes at the pointer, which is to a local of that size, and keeps none of it.
+    let done = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_NETLINK, option, value.cast(), LEN)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
+pub(crate) mod case;
+pub(crate) mod look;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -103,6 +106,16 @@ impl Node {
         let portmap =
             json!({ "type": "portmap", "snat": true, "capabilities": { "portMappings": true } });
         network("1.0.0", &[bridge, portmap])
+    }
+
+    /// The same without rules.
+    pub(crate) fn plain_bridge(&self) -> Network {
+        let ipam =
+            json!({"type": "host-local", "dataDir": self.path("leases"), "subnet": "10.77.0.0/24"});
+        network(
+            "1.0.0",
+            &[json!({"type": "bridge", "bridge": "br0", "isGateway": true, "ipam": ipam})],
+        )
     }
 
     /// The addresses that host-local has given away.

@@ -1,0 +1,134 @@
+//! The plugin `ptp`: each pod has a link of its own to the node, which is its gateway.
+
+use std::io;
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::answer::Made;
+use super::host_local::{self, Given};
+use super::interface::{self, Pod, Wanted};
+use super::{Job, dns, keys, masquerade};
+use crate::address::{self, RT_SCOPE_HOST, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, Way};
+use crate::attachment::Attachment;
+use crate::config::Fields;
+use crate::error::Result;
+use crate::link::{self, Link};
+use crate::netlink::Socket;
+use crate::result::{CniResult, Interface, Ip, IpNet};
+
+/// Everything that is understood.
+const KEYS: [&str; 6] = ["args", "dns", "ipMasq", "ipMasqBackend", "ipam", "mtu"];
+
+/// The configuration.
+#[derive(Debug)]
+pub(crate) struct Conf {
+    masquerade: Option<masquerade::Conf>,
+    mtu: Option<u32>,
+    dns: Option<Value>,
+    ipam: host_local::Conf,
+}
+
+pub(crate) fn parse(fields: &Fields, attachment: &Attachment) -> Option<Conf> {
+    keys::only(fields, &KEYS)?;
+    let wishes = keys::wishes(fields, attachment)?;
+    Some(Conf {
+        masquerade: masquerade::parse(fields)?,
+        mtu: keys::mtu(fields)?,
+        dns: dns::parse(fields)?,
+        ipam: host_local::parse(fields, &wishes)??,
+    })
+}
+
+pub(crate) fn add(conf: &Conf, job: &Job<'_>, _previous: Option<&CniResult>) -> Result<CniResult> {
+    let given = conf.ipam.add(job)?;
+    attach(conf, given, job).inspect_err(|_| {
+        // A failure that follows another is not told.
+        let _ = conf.ipam.del(job);
+    })
+}
+
+fn attach(conf: &Conf, mut given: Given, job: &Job<'_>) -> Result<CniResult> {
+    // The pod's interface is the second of the result.
+    given.ips.iter_mut().for_each(|ip| ip.interface = Some(1));
+    interface::forward(given.ips.iter().map(|ip| ip.address.addr))
+        .map_err(|e| job.refused(format_args!("enable forwarding: {e}")))?;
+    let host = Socket::route().map_err(|e| job.refused(format_args!("netlink: {e}")))?;
+    let pod = Pod::open(job)?;
+    let name = interface::make_pair(&host, &pod, (None, conf.mtu, None), job)?;
+    let inside = pod.run(|| in_pod(&given, job))?;
+    let outside = Link::from_reply(host.ask(link::get(&name)))
+        .map_err(|e| job.refused(format_args!("{name:?}: {e}")))?;
+    on_host(&host, &outside, &given.ips, job)?;
+    if let Some(masquerade) = &conf.masquerade {
+        masquerade::add(masquerade, job, &host_local::nets(&given.ips))?;
+    }
+    let interface = |link: &Link, sandbox: String| Interface {
+        name: link.name.clone(),
+        mac: link.mac.to_string(),
+        sandbox,
+        ..Interface::default()
+    };
+    let interfaces = vec![
+        interface(&outside, String::new()),
+        interface(&inside, pod.path.display().to_string()),
+    ];
+    let dns = conf.dns.clone().or(given.dns);
+    Made { interfaces, ips: given.ips, routes: given.routes, dns }.into_result(job)
+}
+
+/// All traffic goes by way of the gateway, its network's too: the route that comes with the address makes room for
+/// one to the gateway alone, and one to the network by way of it.
+fn in_pod(given: &Given, job: &Job<'_>) -> Result<Link> {
+    let socket = Socket::route().map_err(|e| job.refused(format_args!("netlink: {e}")))?;
+    let link = Link::from_reply(socket.ask(link::get(job.ifname())))
+        .map_err(|e| job.refused(format_args!("{:?}: {e}", job.ifname())))?;
+    let wanted = Wanted { ips: &given.ips, routes: &given.routes };
+    interface::configure(&socket, &link, &wanted, job)?;
+    let mut todo = Vec::new();
+    for (net, gateway) in with_gateway(&given.ips) {
+        let network = net.network();
+        let (index, source) = (link.index, Some(net.addr));
+        let way = |dst, gateway, scope| Way { index, dst, gateway, source, scope };
+        let direct = way(alone(gateway), None, RT_SCOPE_LINK);
+        let around = way(network, Some(gateway), RT_SCOPE_UNIVERSE);
+        todo.push((format!("delete the route to {network}"), Way::delete(index, network)));
+        todo.push((format!("add the route to {gateway}"), direct.add()));
+        todo.push((format!("add the route to {network}"), around.add()));
+    }
+    interface::perform(&socket, todo, job)?;
+    Ok(link)
+}
+
+fn on_host(host: &Socket, link: &Link, ips: &[Ip], job: &Job<'_>) -> Result<()> {
+    for (net, gateway) in with_gateway(ips) {
+        let name = link.name.as_str();
+        let failed = |e: io::Error| job.refused(format_args!("{gateway} on {name:?}: {e}"));
+        host.ask(address::add(link.index, alone(gateway))).map_err(failed)?;
+        let (dst, scope) = (alone(net.addr), RT_SCOPE_HOST);
+        let way = Way { index: link.index, dst, gateway: None, source: None, scope };
+        match host.ask(way.add()) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            done => drop(done.map_err(failed)?),
+        }
+    }
+    Ok(())
+}
+
+fn with_gateway(ips: &[Ip]) -> impl Iterator<Item = (IpNet, IpAddr)> {
+    ips.iter().filter_map(|ip| Some((ip.address, ip.gateway?)))
+}
+
+/// The network of one address.
+fn alone(addr: IpAddr) -> IpNet {
+    IpNet { addr, prefix: if addr.is_ipv4() { 32 } else { 128 } }
+}
+
+pub(crate) fn del(conf: &Conf, job: &Job<'_>, _previous: Option<&CniResult>) -> Result<()> {
+    conf.ipam.del(job)?;
+    let found = interface::remove(job, conf.masquerade.is_some())?;
+    match &conf.masquerade {
+        Some(masquerade) if !found.is_empty() => masquerade::del(masquerade, job, &found),
+        _ => Ok(()),
+    }
+}
