@@ -44,7 +44,7 @@ pub(crate) struct Config {
     pub handlers: BTreeMap<String, HandlerConfig>,
     /// `podwright-shim`; empty: beside the daemon's own executable.
     pub shim: PathBuf,
-    /// Parent cgroup of pods whose config names none.
+    /// Parent cgroup of pods whose config names none; empty: one of ours, as the driver names it.
     pub cgroup_parent: String,
     /// `None`: systemd where it runs on cgroup v2, else cgroupfs.
     pub cgroup_driver: Option<CgroupDriver>,
@@ -185,7 +185,7 @@ impl Config {
             runtimes: from.paths_under("runtimes"),
             handlers: handlers::handlers(&mut from),
             shim: from.optional_path("shim").unwrap_or_default(),
-            cgroup_parent: from.text("cgroup.parent", "/podwright"),
+            cgroup_parent: from.text("cgroup.parent", ""),
             cgroup_driver: match from
                 .one_of("cgroup.driver", &["auto", "systemd", "cgroupfs"])
                 .as_str()

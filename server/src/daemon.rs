@@ -10,7 +10,7 @@ use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, SnapshotterKind};
+use crate::config::{CgroupDriver, Config, SnapshotterKind};
 use crate::container::fact::Facts;
 use crate::container::facts;
 use crate::container::node::{Node, Undone};
@@ -112,7 +112,10 @@ async fn serve(config: Config) -> Result<()> {
 fn tidy_up(pods: &Pods) {
     let config = &pods.node.config;
     if pods.sandboxes().is_empty() {
-        cgroup::remove_if_empty(&config.cgroup_parent);
+        // A slice is systemd's to remove.
+        if pods.node.host.cgroup_driver == CgroupDriver::Cgroupfs {
+            cgroup::remove_if_empty(pods.node.cgroup_parent());
+        }
         rustix::mount::unmount(&config.state, rustix::mount::UnmountFlags::DETACH).ok();
     }
 }
@@ -186,6 +189,8 @@ fn assemble(config: Config, instance: Instance) -> Result<Pods> {
         cdi,
         happened,
     };
+    let default = node.cgroups_path("", "default");
+    default.map_err(|err| Error::Unsupported(format!("cgroup.parent: {err}")))?;
     Ok(Pods::new(Arc::new(node), networks))
 }
 

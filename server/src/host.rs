@@ -102,7 +102,7 @@ impl Host {
         Ok(Self {
             boot_id: read("/proc/sys/kernel/random/boot_id")?,
             cgroup_v2,
-            cgroup_driver: config.cgroup_driver.unwrap_or_else(|| detect_driver(cgroup_v2)),
+            cgroup_driver: driver(config.cgroup_driver, cgroup_v2, has_systemd())?,
             sys_resource: effective & (1 << CAP_SYS_RESOURCE) != 0,
             oom_score_adj: read("/proc/self/oom_score_adj")?.parse().unwrap_or(0),
             bounding: capability_mask(&status, "CapBnd:"),
@@ -151,11 +151,22 @@ fn is_hybrid() -> bool {
     !is_cgroup2("/sys/fs/cgroup") && is_cgroup2("/sys/fs/cgroup/unified")
 }
 
-fn detect_driver(cgroup_v2: bool) -> CgroupDriver {
-    if cgroup_v2 && Path::new("/run/systemd/system").is_dir() {
-        CgroupDriver::Systemd
-    } else {
-        CgroupDriver::Cgroupfs
+fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+fn driver(
+    configured: Option<CgroupDriver>,
+    cgroup_v2: bool,
+    has_systemd: bool,
+) -> Result<CgroupDriver> {
+    match configured {
+        Some(CgroupDriver::Systemd) if !has_systemd => Err(Error::Unsupported(
+            "cgroup.driver: systemd does not run here: set it to \"auto\" or \"cgroupfs\"".into(),
+        )),
+        Some(driver) => Ok(driver),
+        None if cgroup_v2 && has_systemd => Ok(CgroupDriver::Systemd),
+        None => Ok(CgroupDriver::Cgroupfs),
     }
 }
 
@@ -219,6 +230,22 @@ pub(crate) fn find_on_path(name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_driver_is_systemd_where_it_runs_on_v2_unless_another_is_configured() {
+        use CgroupDriver::{Cgroupfs, Systemd};
+        for (configured, v2, systemd, is) in [
+            (None, true, true, Some(Systemd)),
+            (None, true, false, Some(Cgroupfs)),
+            (None, false, true, Some(Cgroupfs)),
+            (Some(Systemd), false, true, Some(Systemd)),
+            (Some(Systemd), true, false, None),
+            (Some(Cgroupfs), true, true, Some(Cgroupfs)),
+        ] {
+            let found = driver(configured, v2, systemd).ok();
+            assert_eq!(found, is, "{configured:?} {v2} {systemd}");
+        }
+    }
 
     #[test]
     fn masks_are_read_from_their_own_line() {

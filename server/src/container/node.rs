@@ -62,9 +62,17 @@ impl Node {
         self.config.state.join("runtime").join(handler)
     }
 
+    /// The parent cgroup of pods whose configuration names none.
+    pub(crate) fn cgroup_parent(&self) -> &str {
+        match self.config.cgroup_parent.as_str() {
+            "" => spec::cgroup::default_parent(self.host.cgroup_driver),
+            configured => configured,
+        }
+    }
+
     /// The OCI `cgroupsPath` of a leaf below a pod's parent cgroup; an empty parent is the configured one.
     pub(crate) fn cgroups_path(&self, parent: &str, leaf: &str) -> Result<String> {
-        let parent = if parent.is_empty() { &self.config.cgroup_parent } else { parent };
+        let parent = if parent.is_empty() { self.cgroup_parent() } else { parent };
         let path = spec::cgroup::path(self.host.cgroup_driver, parent, leaf)?;
         Ok(path.to_string_lossy().into_owned())
     }

@@ -82,7 +82,7 @@ fn place(pods: &Pods, sandbox: &Sandbox, ready: &Ready) -> Place {
         sandbox_resources: sandbox.now().resources,
         log_directory: config.log_directory.clone(),
         cgroup_parent: if config.cgroup_parent.is_empty() {
-            pods.node.config.cgroup_parent.clone()
+            pods.node.cgroup_parent().to_owned()
         } else {
             config.cgroup_parent.clone()
         },

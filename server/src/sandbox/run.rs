@@ -13,8 +13,8 @@ use crate::container::shim::{Namespaces, Shim, Wanted};
 use crate::container::state::now;
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::host::Handler;
 use crate::host::selinux::Labels;
+use crate::host::{Handler, cgroup};
 use crate::id::SandboxId;
 use crate::operation::Operation;
 use crate::resource::{self, Resource};
@@ -79,6 +79,7 @@ fn plan(pods: &Pods, config: SandboxConfig, runtime_handler: String) -> Result<I
     let security = &config.security;
     users::check(&config, &handler)?;
     let id = SandboxId::random();
+    let cgroups_path = node.cgroups_path(&config.cgroup_parent, id.as_str())?;
     let dir = node.pod_dir(&id);
     let mut plan = vec![Resource::Directory { path: dir.clone() }];
     if config.namespaces.ipc == PodOrHost::Pod {
@@ -97,9 +98,7 @@ fn plan(pods: &Pods, config: SandboxConfig, runtime_handler: String) -> Result<I
         attached = Some((network, attachment));
     }
     if config.namespaces.pid == PodPid::Pod {
-        plan.push(Resource::Cgroup {
-            path: node.cgroups_path(&config.cgroup_parent, id.as_str())?,
-        });
+        plan.push(Resource::Cgroup { path: cgroups_path });
     }
     plan.push(Resource::Shim { dir: dir.join("shim") });
     let changing = Changing {
@@ -266,7 +265,10 @@ fn wanted_namespaces(
     let shared_pid = config.namespaces.pid == PodPid::Pod;
     let users = config.security.userns.clone();
     let cgroup = match shared_pid {
-        true => pods.node.cgroups_path(&config.cgroup_parent, sandbox.id().as_str())?,
+        true => {
+            let path = pods.node.cgroups_path(&config.cgroup_parent, sandbox.id().as_str())?;
+            cgroup::shown(&cgroup::relative(&path))
+        }
         false => String::new(),
     };
     Ok(Wanted {

@@ -5,9 +5,20 @@ use std::path::{Path, PathBuf};
 use crate::config::CgroupDriver;
 use crate::error::{Error, Result};
 
-/// The name before the id in a scope's name, and the parent of pods for which none was named.
+/// The name before the id in a scope's name.
 const NAME: &str = "podwright";
 const FIELD: &str = "linux.cgroup_parent";
+
+/// What a slice's name ends with.
+const SLICE: &str = ".slice";
+
+/// Of pods for which nobody named one.
+pub(crate) fn default_parent(driver: CgroupDriver) -> &'static str {
+    match driver {
+        CgroupDriver::Cgroupfs => "/podwright",
+        CgroupDriver::Systemd => "podwright.slice",
+    }
+}
 
 /// The OCI `cgroupsPath` of `leaf` below `parent`: `<slice>:podwright:<leaf>` with systemd, else
 /// `<parent>/<leaf>`, absolute, so that a runtime does not place it below its own.
@@ -16,25 +27,35 @@ const FIELD: &str = "linux.cgroup_parent";
 /// `Invalid` when the parent is not one that this driver can have, or leads out of the hierarchy.
 pub(crate) fn path(driver: CgroupDriver, parent: &str, leaf: &str) -> Result<PathBuf> {
     check_parent(parent)?;
+    let parent = if parent.is_empty() { default_parent(driver) } else { parent };
+    let last = parent.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     match driver {
+        CgroupDriver::Cgroupfs if last.ends_with(SLICE) => Err(Error::invalid(
+            FIELD,
+            format!(
+                "{parent:?} is a slice of systemd's, but this node's cgroup driver is cgroupfs: set cgroup.driver to \
+                 \"systemd\" in podwrightd's configuration, or cgroupDriver to cgroupfs in the kubelet's"
+            ),
+        )),
         CgroupDriver::Cgroupfs => {
-            let parent = if parent.is_empty() { NAME } else { parent.trim_start_matches('/') };
-            Ok(Path::new("/").join(parent).join(leaf))
+            Ok(Path::new("/").join(parent.trim_start_matches('/')).join(leaf))
         }
-        CgroupDriver::Systemd => {
-            let slice = parent.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-            if slice.is_empty() {
-                return Ok(format!("{NAME}.slice:{NAME}:{leaf}").into());
-            }
-            if !slice.ends_with(".slice") {
-                return Err(Error::invalid(
-                    FIELD,
-                    format!("{parent:?} is no slice, but this node's cgroup driver is systemd"),
-                ));
-            }
-            Ok(format!("{slice}:{NAME}:{leaf}").into())
-        }
+        CgroupDriver::Systemd if is_slice(last) => Ok(format!("{last}:{NAME}:{leaf}").into()),
+        CgroupDriver::Systemd => Err(Error::invalid(
+            FIELD,
+            format!(
+                "{parent:?} is no slice, but this node's cgroup driver is systemd: set cgroupDriver to systemd in the \
+                 kubelet's configuration, or cgroup.driver to \"cgroupfs\" in podwrightd's"
+            ),
+        )),
     }
+}
+
+/// Whether systemd has a slice of that name, whose dashes say what it lies in.
+fn is_slice(name: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    name.strip_suffix(SLICE)
+        .is_some_and(|stem| stem.chars().all(valid) && stem.split('-').all(|part| !part.is_empty()))
 }
 
 /// Whether `parent` can be a cgroup's name at all.
@@ -62,7 +83,7 @@ mod tests {
             (Cgroupfs, "/kubepods/burstable/pod1", "/kubepods/burstable/pod1/ID"),
             (Cgroupfs, "kubepods/pod1/", "/kubepods/pod1/ID"),
             (Cgroupfs, "//a", "/a/ID"),
-            (Cgroupfs, "/a.slice", "/a.slice/ID"),
+            (Cgroupfs, "/a.slice/b", "/a.slice/b/ID"),
             (Cgroupfs, "", "/podwright/ID"),
             (Cgroupfs, "/", "/ID"),
             (Systemd, "kubepods-pod1.slice", "kubepods-pod1.slice:podwright:ID"),
@@ -80,6 +101,21 @@ mod tests {
                 assert!(path(driver, parent, "ID").is_err(), "{parent:?}");
             }
         }
-        assert!(path(CgroupDriver::Systemd, "/kubepods/pod1", "ID").is_err());
+    }
+
+    #[test]
+    fn a_parent_of_the_other_driver_is_refused_with_what_to_set() {
+        for (driver, parent, set) in [
+            (CgroupDriver::Systemd, "/kubepods/pod1", "set cgroupDriver to systemd"),
+            (CgroupDriver::Systemd, "/", "set cgroupDriver to systemd"),
+            (CgroupDriver::Systemd, "a--b.slice", "is no slice"),
+            (CgroupDriver::Systemd, "-a.slice", "is no slice"),
+            (CgroupDriver::Systemd, "-.slice", "is no slice"),
+            (CgroupDriver::Cgroupfs, "kubepods-pod1.slice", "set cgroup.driver to \"systemd\""),
+            (CgroupDriver::Cgroupfs, "/kubepods.slice/kubepods-pod1.slice/", "set cgroup.driver"),
+        ] {
+            let refused = path(driver, parent, "ID").unwrap_err().to_string();
+            assert!(refused.contains(set), "{refused}");
+        }
     }
 }
