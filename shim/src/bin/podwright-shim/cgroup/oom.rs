@@ -4,12 +4,17 @@
 //! is created, so it can still be read while the cgroup is being torn down, and is compared with
 //! what it said then. On v2 a change of `memory.events` is noticed by polling, on v1 by an
 //! eventfd; what counts is the counter either way.
+//!
+//! systemd removes a scope as soon as nobody is in it, maybe before we are told of the exit, and the counter of a
+//! cgroup that is gone cannot be read. That of its parent counts its kills, too, and stays: what it has more than all
+//! containers of ours that could be read is the kill of one that could not.
 
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -19,6 +24,8 @@ use crate::reactor::{Exit, Source};
 
 /// How long before the exit a kill of another process of the container still explains it.
 const RECENT: Duration = Duration::from_secs(2);
+/// v2's counters.
+const EVENTS: &str = "memory.events";
 
 /// The OOM kills of one container.
 pub(crate) struct OomWatch {
@@ -27,6 +34,37 @@ pub(crate) struct OomWatch {
     first: u64,
     last: Cell<u64>,
     grew: Cell<Option<Instant>>,
+    /// v2 only.
+    parent: Option<Parent>,
+}
+
+/// The pod's own cgroup, when the container was made.
+struct Parent {
+    events: PathBuf,
+    first: u64,
+    told: u64,
+}
+
+thread_local! {
+    /// Kills of all containers of this shim.
+    static TOLD: Cell<u64> = const { Cell::new(0) };
+}
+
+fn tell(kills: u64) {
+    TOLD.set(TOLD.get() + kills);
+}
+
+impl Parent {
+    fn of(cgroup: &Path) -> Option<Self> {
+        let events = cgroup.parent()?.join(EVENTS);
+        Some(Self { first: parse(&fs::read_to_string(&events).ok()?)?, told: TOLD.get(), events })
+    }
+
+    /// Whether there was a kill that no container has told of.
+    fn has_another(&self) -> bool {
+        let now = fs::read_to_string(&self.events).ok().as_deref().and_then(parse);
+        now.is_some_and(|now| now.saturating_sub(self.first) > TOLD.get() - self.told)
+    }
 }
 
 enum Notice {
@@ -39,7 +77,7 @@ enum Notice {
 impl OomWatch {
     pub(crate) fn new(cgroup: &Cgroup) -> io::Result<Self> {
         let dir = cgroup.memory.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let name = if cgroup.unified { "memory.events" } else { "memory.oom_control" };
+        let name = if cgroup.unified { EVENTS } else { "memory.oom_control" };
         let counter = File::open(dir.join(name))?;
         let notice = if cgroup.unified {
             Notice::File(Source::new(OwnedFd::from(counter.try_clone()?))?)
@@ -50,7 +88,9 @@ impl OomWatch {
             Notice::Event(Source::new(event)?)
         };
         let first = count(&counter).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self { counter, notice, first, last: Cell::new(first), grew: Cell::new(None) })
+        let parent = cgroup.unified.then(|| Parent::of(dir)).flatten();
+        let (last, grew) = (Cell::new(first), Cell::new(None));
+        Ok(Self { counter, notice, first, last, grew, parent })
     }
 
     /// Waits for the next kill.
@@ -73,18 +113,29 @@ impl OomWatch {
 
     /// Reads the counter again; whether it grew since the last time.
     fn refresh(&self) -> bool {
-        let grew = count(&self.counter).is_some_and(|now| self.last.replace(now) < now);
-        if grew {
-            self.grew.set(Some(Instant::now()));
-        }
-        grew
+        let before = self.last.get();
+        let Some(now) = count(&self.counter).filter(|now| *now > before) else { return false };
+        self.saw(now);
+        true
+    }
+
+    fn saw(&self, now: u64) {
+        tell(now - self.last.replace(now));
+        self.grew.set(Some(Instant::now()));
     }
 
     /// Whether this exit is the OOM killer's work. A kill of a child long survived is not, nor
     /// is a success, nor a kill that we were asked for.
     pub(crate) fn explains(&self, exit: &Exit, killed_by_us: bool) -> bool {
         self.refresh();
-        if self.last.get() == self.first || exit.ok() || killed_by_us {
+        if exit.ok() || killed_by_us {
+            return false;
+        }
+        let unknown = self.last.get() == self.first && count(&self.counter).is_none();
+        if unknown && self.parent.as_ref().is_some_and(Parent::has_another) {
+            self.saw(self.first + 1);
+        }
+        if self.last.get() == self.first {
             return false;
         }
         let recent = self.grew.get().is_some_and(|grew| grew.elapsed() < RECENT);
@@ -106,6 +157,23 @@ fn parse(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kill_that_nobody_told_of_is_another_s() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let events = dir.path().join(EVENTS);
+        let kills =
+            |kills: u64| fs::write(&events, format!("oom_kill {kills}\n")).expect("written");
+        kills(3);
+        let parent = Parent::of(&dir.path().join("scope")).expect("counters");
+        assert!(!parent.has_another());
+        kills(4);
+        assert!(parent.has_another());
+        tell(1);
+        assert!(!parent.has_another());
+        fs::remove_file(&events).expect("removed");
+        assert!(!parent.has_another());
+    }
 
     #[test]
     fn both_versions_are_read() {
