@@ -9,6 +9,7 @@
 //! * `stage-pid-init`: becomes the init of a shared pid namespace
 //! * `stage-map-ids`: says what the ids of its parent's new user namespace are
 
+mod bpf;
 mod map_ids;
 mod mounts;
 mod namespaces;

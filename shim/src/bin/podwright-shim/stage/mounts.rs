@@ -133,7 +133,7 @@ impl Mapped {
 ///
 /// Under podwrightd it is not (`/run/podwright` is private), and nothing is changed. Elsewhere
 /// that one mount becomes a slave of the host's, in this namespace only.
-fn seclude(path: &Path) -> io::Result<()> {
+pub(super) fn seclude(path: &Path) -> io::Result<()> {
     let path = path.canonicalize()?;
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     // The last one wins: a mount hides what was mounted below its place before.

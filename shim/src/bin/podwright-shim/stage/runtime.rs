@@ -10,6 +10,7 @@ use std::process::Command;
 use api::types::Mount;
 use rustix::fs::Mode;
 
+use super::bpf;
 use super::mounts::{self, Users};
 use crate::sys;
 
@@ -53,6 +54,7 @@ fn become_runtime(orders: &Orders) -> String {
         if let Err(error) = mapped.map_or(Ok(()), mounts::Mapped::done) {
             return format!("root file system: {error}");
         }
+        bpf::hide(&orders.line, &orders.rootfs.with_file_name("config.json"));
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     sys::reset_signals();
