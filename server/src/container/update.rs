@@ -11,6 +11,7 @@ use super::shim::Shim;
 use super::spec;
 use super::state::State;
 use super::{Changing, Container, TABLE};
+use crate::config::CgroupDriver;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::host::cgroup::Saved;
@@ -30,7 +31,12 @@ pub(crate) async fn update(
 ) -> Result<()> {
     let _verb = container.verb.lock().await;
     let merged = spec::resources::merge(&container.now().resources, wanted);
-    let linux = spec::resources::limits(&merged, &node.facts)?;
+    let linux = match node.host.cgroup_driver {
+        CgroupDriver::Systemd => spec::resources::for_systemd(&merged),
+        CgroupDriver::Cgroupfs => merged.clone(),
+    };
+    let linux = spec::resources::limits(&linux, &node.facts)?;
+    let undo = undo(node, &container.now().resources, wanted)?;
     let running = match container.state() {
         state if container.is_removing() => return Err(wrong(container, &state)),
         State::Created => None,
@@ -52,7 +58,7 @@ pub(crate) async fn update(
         node.store.put(TABLE, container.id().as_str(), &record).await?;
         let Some(shim) = running else { return Ok(()) };
         operation.enter("changing the limits of the running container")?;
-        change(container, shim, json, &merged, oom_score_adj).await
+        change(container, shim, Limits { json, undo }, &merged, oom_score_adj).await
     };
     let keep = |record: &_| node.keep_later(record, container);
     if let Err(err) = changed.await {
@@ -66,11 +72,27 @@ pub(crate) async fn update(
     Ok(())
 }
 
+/// What the OCI runtime is told, and what systemd is to be told where that fails.
+struct Limits {
+    json: Vec<u8>,
+    undo: Option<Vec<u8>>,
+}
+
+/// systemd would write what it has been told again, whatever the cgroup's files say by then.
+fn undo(node: &Node, old: &Resources, refused: &Resources) -> Result<Option<Vec<u8>>> {
+    if node.host.cgroup_driver != CgroupDriver::Systemd {
+        return Ok(None);
+    }
+    let back = spec::resources::for_systemd(&spec::resources::undo(old, refused));
+    let linux = spec::resources::limits(&back, &node.facts)?;
+    serde_json::to_vec(&linux).map(Some).map_err(internal)
+}
+
 /// Changes what runs: all of it, or what the kernel had is put back.
 async fn change(
     container: &Container,
     shim: &Shim,
-    limits: Vec<u8>,
+    limits: Limits,
     wanted: &Resources,
     oom_score_adj: Option<i64>,
 ) -> Result<()> {
@@ -80,11 +102,16 @@ async fn change(
         let cgroup = cgroup.clone();
         blocking(move || Ok(Saved::limits(&cgroup, files.iter().map(String::as_str)))).await?
     };
-    let changed = match shim.update(container, limits).await {
+    let changed = match shim.update(container, limits.json).await {
         Ok(()) => blocking(move || set_oom_scores(&cgroup, oom_score_adj)).await,
         Err(err) => Err(err),
     };
     if changed.is_err() {
+        if let Some(undo) = limits.undo
+            && let Err(err) = shim.update(container, undo).await
+        {
+            tracing::warn!(container = %container.id(), %err, "systemd may keep limits that were refused");
+        }
         let left = blocking(move || Ok(before.restore())).await?;
         if !left.is_empty() {
             tracing::error!(container = %container.id(), ?left, "limits that are not as they were");

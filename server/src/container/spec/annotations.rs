@@ -6,10 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Input;
-use crate::config::pattern;
+use crate::config::{CgroupDriver, pattern};
 
 /// Tells crun not to put the container into a sub-cgroup of its scope.
 const CRUN_SUBGROUP: &str = "run.oci.systemd.subgroup";
+/// A property of a container's scope, and its value as D-Bus writes it: systemd forgets scopes that failed, too, as
+/// those do in which memory ran out, whether or not somebody still reaches it to say so.
+const COLLECT: (&str, &str) = ("org.systemd.property.CollectMode", "'inactive-or-failed'");
 
 pub(super) fn all(input: &Input<'_>) -> HashMap<String, String> {
     let Input { config, place, handler, .. } = *input;
@@ -20,6 +23,9 @@ pub(super) fn all(input: &Input<'_>) -> HashMap<String, String> {
         ours(input).into_iter().map(|(key, value)| (format!("io.kubernetes.cri.{key}"), value)),
     );
     all.insert(CRUN_SUBGROUP.to_owned(), String::new());
+    if input.node.cgroup_driver == CgroupDriver::Systemd {
+        all.insert(COLLECT.0.to_owned(), COLLECT.1.to_owned());
+    }
     all
 }
 
@@ -65,6 +71,7 @@ fn ours(input: &Input<'_>) -> Vec<(&'static str, String)> {
 mod tests {
     use super::super::super::config::Resources;
     use super::super::fixture::plain;
+    use super::{COLLECT, CgroupDriver};
 
     #[test]
     fn only_those_that_the_handler_admits_and_never_in_our_place() {
@@ -91,6 +98,15 @@ mod tests {
             assert_eq!(annotations[ours], before[ours], "{ours}");
         }
         assert_eq!(annotations.as_object().unwrap().len(), 11);
+    }
+
+    #[test]
+    fn systemd_is_told_to_forget_a_scope_and_nobody_else() {
+        let mut fixture = plain();
+        assert!(fixture.json()["annotations"].get(COLLECT.0).is_none());
+        fixture.node.cgroup_driver = CgroupDriver::Systemd;
+        fixture.place.cgroup_parent = "kubepods-pod1.slice".into();
+        assert_eq!(fixture.json()["annotations"][COLLECT.0], COLLECT.1);
     }
 
     #[test]

@@ -1,15 +1,32 @@
 //! Limits: CRI's resources as the OCI spec writes them, and changes to them.
 
-use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources};
+use std::collections::HashMap;
+
+use oci_spec::runtime::{LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::super::config::Resources;
 use super::{Input, Node, devices};
+use crate::config::CgroupDriver;
 use crate::error::{Error, Result};
+
+const UNLIMITED: i64 = -1;
+/// Microseconds; the kernel's own.
+const PERIOD: i64 = 100_000;
+/// More than there are.
+const PROCESSORS: i64 = 1_000_000;
 
 /// For a new container.
 pub(super) fn with_devices(input: &Input<'_>) -> Result<LinuxResources> {
     let mut all = limits(&input.config.resources, input.node)?;
     all.set_devices(Some(devices::cgroup_rules(input)));
+    // systemd would set a share of the node's as the limit of a scope for which none is named.
+    if input.node.cgroup_driver == CgroupDriver::Systemd
+        && !input.config.resources.unified.contains_key("pids.max")
+    {
+        let mut none = LinuxPids::default();
+        none.set_limit(UNLIMITED);
+        all.set_pids(Some(none));
+    }
     all.set_block_io(input.facts.block_io.clone());
     Ok(all)
 }
@@ -40,11 +57,39 @@ pub(crate) fn limits(resources: &Resources, node: &Node) -> Result<LinuxResource
     if !hugepages.is_empty() {
         all.set_hugepage_limits(Some(hugepages));
     }
-    if !resources.unified.is_empty() {
-        let unified = resources.unified.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let mut unified: HashMap<String, String> =
+        resources.unified.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    if node.cgroup_driver == CgroupDriver::Systemd && node.cgroup_v2 {
+        tell_of_swap(&mut all, &mut unified);
+    }
+    if !unified.is_empty() {
         all.set_unified(Some(unified));
     }
     Ok(all)
+}
+
+/// As v2 has it, without the memory. Of the sum runc tells systemd nothing where no swap is left of it, and crun the sum:
+/// systemd would then give the container swap as soon as it writes the scope's limits again.
+fn tell_of_swap(all: &mut LinuxResources, unified: &mut HashMap<String, String>) {
+    let Some(mut memory) = *all.memory() else { return };
+    let Some(sum) = memory.swap() else { return };
+    let swap = match (sum, memory.limit()) {
+        (sum, Some(limit)) if sum >= 0 && limit >= 0 => (sum - limit).max(0).to_string(),
+        (sum, _) if sum >= 0 => sum.to_string(),
+        _ => "max".to_owned(),
+    };
+    memory.set_swap(None);
+    all.set_memory(Some(memory));
+    unified.entry("memory.swap.max".to_owned()).or_insert(swap);
+}
+
+/// The limits of a running container, to be told to systemd: crun has no word for a processor without a quota, so one
+/// is named that is as good as none.
+pub(crate) fn for_systemd(resources: &Resources) -> Resources {
+    let cpu_period = if resources.cpu_period == 0 { PERIOD } else { resources.cpu_period };
+    let cpu_quota =
+        if resources.cpu_quota < 0 { cpu_period * PROCESSORS } else { resources.cpu_quota };
+    Resources { cpu_quota, ..resources.clone() }
 }
 
 fn cpu(resources: &Resources) -> LinuxCpu {
@@ -69,6 +114,31 @@ fn memory(resources: &Resources, node: &Node) -> LinuxMemory {
 
 fn positive(value: i64) -> Option<u64> {
     u64::try_from(value).ok().filter(|value| *value != 0)
+}
+
+/// A change back to `old`, for systemd, which keeps what it was told: what only `refused` sets is said to be unlimited.
+pub(crate) fn undo(old: &Resources, refused: &Resources) -> Resources {
+    const SHARES: i64 = 1024;
+    let number = |old: i64, refused: i64, none: i64| match (old, refused) {
+        (0, refused) if refused != 0 => none,
+        _ => old,
+    };
+    Resources {
+        cpu_period: number(old.cpu_period, refused.cpu_period, PERIOD),
+        cpu_quota: number(old.cpu_quota, refused.cpu_quota, UNLIMITED),
+        cpu_shares: number(old.cpu_shares, refused.cpu_shares, SHARES),
+        memory_limit_in_bytes: number(
+            old.memory_limit_in_bytes,
+            refused.memory_limit_in_bytes,
+            UNLIMITED,
+        ),
+        memory_swap_limit_in_bytes: number(
+            old.memory_swap_limit_in_bytes,
+            refused.memory_swap_limit_in_bytes,
+            UNLIMITED,
+        ),
+        ..old.clone()
+    }
 }
 
 /// `old` with what `update` sets; zero and empty mean unchanged. Files of `unified` are replaced one by one.
@@ -101,5 +171,48 @@ pub(crate) fn merge(old: &Resources, update: &Resources) -> Resources {
         hugepage_limits,
         unified,
         memory_swap_limit_in_bytes: number(old.memory_swap_limit_in_bytes, swap),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn swap(limit: i64, sum: i64, unified: &str) -> (Option<i64>, String) {
+        let mut all = LinuxResources::default();
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(Some(limit).filter(|limit| *limit != 0)).set_swap(Some(sum));
+        all.set_memory(Some(memory));
+        let mut files = HashMap::new();
+        if !unified.is_empty() {
+            files.insert("memory.swap.max".to_owned(), unified.to_owned());
+        }
+        tell_of_swap(&mut all, &mut files);
+        (all.memory().as_ref().unwrap().swap(), files.remove("memory.swap.max").unwrap())
+    }
+
+    #[test]
+    fn systemd_is_told_of_swap_without_the_memory() {
+        for (limit, sum, unified, told) in [
+            (64, 64, "", "0"),
+            (64, 100, "", "36"),
+            (64, 60, "", "0"),
+            (64, -1, "", "max"),
+            (-1, -1, "", "max"),
+            (0, 100, "", "100"),
+            (64, 64, "7", "7"),
+        ] {
+            assert_eq!(swap(limit, sum, unified), (None, told.to_owned()), "{limit} {sum}");
+        }
+    }
+
+    #[test]
+    fn a_refused_change_is_undone_with_what_was_not_set_before() {
+        let old = Resources { cpu_shares: 7, ..Resources::default() };
+        let refused = Resources { cpu_shares: 9, cpu_quota: 5, ..Resources::default() };
+        let back = undo(&old, &refused);
+        assert_eq!((back.cpu_shares, back.cpu_quota, back.cpu_period), (7, UNLIMITED, 0));
+        assert_eq!(back.memory_limit_in_bytes, 0, "nobody touched it");
+        assert_eq!(for_systemd(&back).cpu_quota, PERIOD * PROCESSORS);
     }
 }
