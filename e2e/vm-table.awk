@@ -1,27 +1,36 @@
-# The table of vm-test: from a list of what was not run, and the output of a test binary on each machine.
-# Ends with 1 where a test failed, or none ran.
+# The table of vm-test: from a list of what was not run, and the output of a test binary on each machine, in a file
+# named MACHINE_DRIVER. Ends with 1 where a test failed, or none ran.
 
 function runtime(name) {
     if (name ~ /crun$/) return "crun"
     return name ~ /runc$/ ? "runc" : "any"
 }
 
-FNR == 1 && FILENAME !~ /listed$/ { machine = FILENAME; sub(/.*\//, "", machine); shown = "" }
+FNR == 1 && FILENAME !~ /listed$/ {
+    whole = FILENAME
+    sub(/.*\//, "", whole)
+    split(whole, parts, "_")
+    machine = parts[1]
+    driver = parts[2]
+    shown = ""
+}
 
 $1 == "skipped" && FILENAME ~ /listed$/ {
     reason = $0
     sub(/^skipped [^ ]+ [^ ]+ */, "", reason)
-    why[++skips] = sprintf("%-9s %s: %s", $2, $3, reason)
+    why[++skips] = sprintf("%-18s %s: %s", $2, $3, reason)
     next
 }
 
 $1 == "test" && $3 == "..." {
     suite = $2
     sub(/::.*/, "", suite)
-    if (!(suite in known)) { known[suite] = ++suites; named[suites] = suite }
-    at = suite SUBSEP machine SUBSEP runtime($2)
+    row = suite SUBSEP driver
+    if (!(row in known)) { known[row] = ++rows; named[rows] = row }
+    at = row SUBSEP machine SUBSEP runtime($2)
+    shows[machine, runtime($2)] = 1
     if ($4 == "ok") passed[at]++
-    else { failed[at]++; wrong[++failures] = sprintf("%-9s %s", machine, $2) }
+    else { failed[at]++; wrong[++failures] = sprintf("%-18s %s", whole, $2) }
     ran++
 }
 
@@ -29,9 +38,9 @@ $1 == "test" && $3 == "..." {
 /^---- .* stdout ----$/ { shown = $2 }
 shown != "" && /^skipped: / {
     reason = substr($0, 10)
-    why[++skips] = sprintf("%-9s %s: %s", machine, shown, reason)
+    why[++skips] = sprintf("%-18s %s: %s", whole, shown, reason)
     split(shown, parts, "::")
-    at = parts[1] SUBSEP machine SUBSEP runtime(shown)
+    at = parts[1] SUBSEP driver SUBSEP machine SUBSEP runtime(shown)
     passed[at]--
     left[at]++
 }
@@ -42,17 +51,23 @@ function cell(at) {
 }
 
 END {
-    printf "%-14s", "suite"
-    machines = split("apparmor selinux", machine_list, " ")
+    printf "%-14s%-10s", "suite", "driver"
+    machines = split("apparmor selinux node", machine_list, " ")
     runtimes = split("crun runc any", runtime_list, " ")
     for (m = 1; m <= machines; m++)
-        for (r = 1; r <= runtimes; r++) printf "%-20s", machine_list[m] " " runtime_list[r]
+        for (r = 1; r <= runtimes; r++) {
+            # A column for what ran.
+            here = machine_list[m] SUBSEP runtime_list[r]
+            if (here in shows) printf "%-20s", machine_list[m] " " runtime_list[r]
+        }
     print ""
-    for (s = 1; s <= suites; s++) {
-        line = sprintf("%-14s", named[s])
+    for (s = 1; s <= rows; s++) {
+        split(named[s], parts, SUBSEP)
+        line = sprintf("%-14s%-10s", parts[1], parts[2])
         for (m = 1; m <= machines; m++)
             for (r = 1; r <= runtimes; r++)
-                line = line sprintf("%-20s", cell(named[s] SUBSEP machine_list[m] SUBSEP runtime_list[r]))
+                if ((machine_list[m] SUBSEP runtime_list[r]) in shows)
+                    line = line sprintf("%-20s", cell(named[s] SUBSEP machine_list[m] SUBSEP runtime_list[r]))
         sub(/ +$/, "", line)
         print line
     }

@@ -48,9 +48,13 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .expect("nsenter is installed");
+        // Without a pid namespace to enter it has become the daemon itself.
         let parent = nsenter.id();
+        let becomes = world.home.as_ref().map(|_| parent);
         let pid = eventually("the daemon to start", || {
-            child_of(parent).or_else(|| nsenter.try_wait().ok().flatten().map(|_| 0))
+            becomes
+                .or_else(|| child_of(parent))
+                .or_else(|| nsenter.try_wait().ok().flatten().map(|_| 0))
         });
         Self { nsenter, pid }
     }
@@ -90,7 +94,7 @@ pub(crate) fn configure(world: &World) {
         "root = \"{dir}/root\"\nstate = \"{dir}/state\"\nlog_level = \"debug\"\n\
          default_runtime = \"{}\"\nshim = \"{}\"\n\n\
          [runtimes]\ncrun = \"{}\"\nrunc = \"{}\"\n\n\
-         [cgroup]\nparent = \"/{}\"\ndriver = \"cgroupfs\"\n\n\
+         [cgroup]\nparent = \"/{}\"\ndriver = \"{}\"\n\n\
          [network]\nconf_dir = \"{dir}/cni/conf\"\nbin_dirs = [\"{}\"]\ncache_dir = \"{dir}/cni/cache\"\n\n\
          [registry]\nhosts_dir = \"{dir}/certs.d\"\n\n\
          [devices]\ncdi_spec_dirs = [\"{dir}/cdi/a\", \"{dir}/cdi/b\"]\n",
@@ -99,6 +103,7 @@ pub(crate) fn configure(world: &World) {
         crun.display(),
         runc.display(),
         world.cgroup,
+        world.driver().name(),
         world.tools.cni().display(),
     );
     let write = |name: &str, text: &str| {

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use crate::cgroup::{self, Driver};
 use crate::cri::{ListContainersRequest, ListPodSandboxRequest};
 use crate::poll::LIMIT;
-use crate::world::{World, cgroup_roots};
+use crate::world::{self, World};
 
 /// One line for each thing held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +52,7 @@ fn mounts(world: &World) -> Vec<String> {
 
 /// By name and count, so that a restarted daemon is no other process. The dead that wait to be reaped are none.
 fn processes(world: &World) -> Vec<String> {
-    let names = numbered(&world.seen("/proc")).filter_map(|dir| {
+    let names = world::processes(world).into_iter().filter_map(|dir| {
         let stat = fs::read_to_string(dir.join("stat")).ok()?;
         let (name, rest) = stat.split_once(" (")?.1.rsplit_once(") ")?;
         (!rest.starts_with('Z')).then(|| format!("process {name}"))
@@ -81,10 +82,13 @@ fn counted(lines: impl Iterator<Item = String>) -> Vec<String> {
 /// A container's cgroup bears its id; the parents above belong to the kubelet, here the harness.
 fn cgroups(world: &World) -> Vec<String> {
     let mut found = Vec::new();
-    for root in cgroup_roots(&world.cgroup) {
+    for root in cgroup::roots(&world.cgroup) {
         below(&root, 8, &mut found);
     }
     found.retain(|path| Path::new(path).is_dir() && holds_id(path));
+    if world.driver() == Driver::Systemd {
+        found.extend(cgroup::scopes(&world.cgroup));
+    }
     found.into_iter().map(|path| format!("cgroup {path}")).collect()
 }
 

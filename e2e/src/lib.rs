@@ -7,6 +7,7 @@
 #![allow(missing_docs, reason = "used by the tests of this package alone")]
 
 pub mod bench;
+pub mod cgroup;
 pub mod client;
 pub mod collector;
 pub mod cosign;
@@ -35,6 +36,7 @@ pub mod throughput;
 pub mod websocket;
 pub mod world;
 
+pub use cgroup::Driver;
 pub use client::Client;
 pub use poll::{eventually, within};
 pub use world::{Options, World};

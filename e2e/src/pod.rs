@@ -25,7 +25,7 @@ pub fn sandbox(world: &World, name: &str) -> PodSandboxConfig {
         labels: [("pod".to_owned(), name.to_owned())].into(),
         annotations: [("made-by".to_owned(), "e2e".to_owned())].into(),
         linux: Some(LinuxPodSandboxConfig {
-            cgroup_parent: format!("/{}/pod{uid}", world.cgroup),
+            cgroup_parent: world.driver().of_pod(&world.cgroup, &uid),
             security_context: Some(LinuxSandboxSecurityContext {
                 namespace_options: Some(namespaces(NamespaceMode::Pod, NamespaceMode::Container)),
                 ..Default::default()

@@ -1,4 +1,6 @@
 //! One daemon with all that it needs, in namespaces of its own.
+//!
+//! On systemd's cgroup driver that is no pid namespace, see [`crate::cgroup`].
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
+use crate::cgroup::{self, Driver, Home};
 use crate::client::Client;
 use crate::daemon::{self, Daemon};
 use crate::failpoint::Failpoints;
@@ -35,6 +38,8 @@ pub struct Options {
     /// Whether the kernel's AppArmor and SELinux are in sight. What is loaded into them is everybody's, so they are
     /// where the machine belongs to the tests, see [`World::owns_machine`], and nowhere else.
     pub security_modules: bool,
+    /// Who makes containers' cgroups.
+    pub driver: Driver,
     /// The daemon's, beside the test's own.
     pub environment: Vec<(String, String)>,
 }
@@ -48,6 +53,7 @@ impl Default for Options {
             host_network: false,
             failpoints: false,
             security_modules: World::owns_machine(),
+            driver: Driver::of_tests(),
             environment: Vec::new(),
         }
     }
@@ -61,6 +67,8 @@ pub struct World {
     pub(crate) tools: Tools,
     pub(crate) options: Options,
     pub(crate) cgroup: String,
+    /// `None`: a pid namespace holds them.
+    pub(crate) home: Option<Home>,
     pub(crate) daemon: Option<Daemon>,
     registry: Option<Child>,
     /// As the host numbers it.
@@ -99,12 +107,14 @@ impl World {
             .prefix(&format!("{}-{number}-", std::process::id()))
             .tempdir_in(place::scratch())
             .expect("scratch can be written");
-        let cgroup = format!("{CGROUP}{}-{number}", std::process::id());
-        let (mut unshare, init) = enter_new_namespaces(&options);
+        let cgroup = options.driver.parent(number);
+        let home = Home::of(options.driver, number);
+        let (mut unshare, init) = enter_new_namespaces(&options, home.as_ref());
         let world = Self {
             client: Client::new(&seen_from_host(init, &dir.path().join(SOCKET))),
             tools: Tools::find(),
             cgroup,
+            home,
             daemon: None,
             registry: None,
             init,
@@ -164,9 +174,12 @@ impl World {
 
     /// `program`, to be run inside.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--target={}", self.init));
-        command.args(["--mount", "--net", "--pid", "--"]).arg(program);
+        let (mut command, pid) = match &self.home {
+            None => (Command::new("nsenter"), Some("--pid")),
+            Some(home) => (home.command("nsenter"), None),
+        };
+        command.arg(format!("--target={}", self.init)).args(["--mount", "--net"]);
+        command.args(pid).arg("--").arg(program);
         command
     }
 
@@ -329,7 +342,7 @@ impl World {
         std::fs::remove_dir_all(self.path("state")).expect("the world's directory");
         std::fs::create_dir(self.path("state")).expect("the world's directory");
         std::fs::write(self.path("daemon.log"), "").expect("the world's directory");
-        let (mut unshare, init) = enter_new_namespaces(&self.options);
+        let (mut unshare, init) = enter_new_namespaces(&self.options, self.home.as_ref());
         self._leash = unshare.stdin.take().expect("stdin is piped");
         (self.unshare, self.init) = (unshare, init);
         self.client = Client::new(&self.seen(self.path(SOCKET)));
@@ -345,11 +358,14 @@ impl World {
         kill(self.init);
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
+        if let Some(home) = &self.home {
+            home.end();
+        }
         if let Some(mut registry) = self.registry.take() {
             let _ = registry.wait();
         }
         drop(self.daemon.take());
-        remove_cgroups(&self.cgroup);
+        cgroup::remove_all(self.options.driver, &self.cgroup);
     }
 
     /// What it holds now counts as held from the start.
@@ -372,14 +388,12 @@ impl Drop for World {
 
 /// The daemon's, in the world's directory.
 const SOCKET: &str = "state/podwright.sock";
-/// Every world's cgroup begins so; the pid of its test follows.
-const CGROUP: &str = "podwright-e2e-";
 
 /// Removes what killed tests left: their processes ended with them, their directories and cgroups did not.
 fn sweep() {
     std::fs::create_dir_all(place::scratch()).expect("scratch can be written");
     let gone = |name: &str| {
-        let owner = name.trim_start_matches(CGROUP).split('-').next().unwrap_or_default();
+        let owner = name.trim_start_matches(cgroup::PREFIX).split('-').next().unwrap_or_default();
         owner.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
     };
     for entry in std::fs::read_dir(place::scratch()).into_iter().flatten().flatten() {
@@ -387,18 +401,18 @@ fn sweep() {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-    for hierarchy in cgroup_roots("") {
+    for hierarchy in cgroup::roots("") {
         for entry in std::fs::read_dir(hierarchy).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            if name.to_str().is_some_and(|name| name.starts_with(CGROUP) && gone(name)) {
-                remove_cgroups(&name.to_string_lossy());
+            if name.to_str().is_some_and(|name| name.starts_with(cgroup::PREFIX) && gone(name)) {
+                cgroup::remove_all(Driver::Cgroupfs, &name.to_string_lossy());
             }
         }
     }
 }
 
 /// Starts pid 1 of a new world; its pid is as the host numbers it.
-fn enter_new_namespaces(options: &Options) -> (Child, u32) {
+fn enter_new_namespaces(options: &Options, home: Option<&Home>) -> (Child, u32) {
     // The kernel's cgroup2 beside v1 controllers makes crun refuse; here, and only here, it goes.
     let mut script = String::from(
         "mkdir -p /run/netns; mount -t tmpfs -o mode=755 podwright-e2e /run/netns\n\
@@ -413,8 +427,11 @@ fn enter_new_namespaces(options: &Options) -> (Child, u32) {
              if mountpoint -q /sys/fs/selinux; then umount -l /sys/fs/selinux; fi\n",
         );
     }
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    let mut command = home.map_or_else(|| Command::new("unshare"), |home| home.command("unshare"));
+    command.args(["--mount", "--fork", "--kill-child"]);
+    if home.is_none() {
+        command.args(["--pid", "--mount-proc"]);
+    }
     if !options.host_network {
         command.arg("--net");
         script.push_str("ip link set lo up\n");
@@ -458,38 +475,7 @@ fn seen_from_host(init: u32, path: &Path) -> PathBuf {
     Path::new(&format!("/proc/{init}/root")).join(inside)
 }
 
-/// The directories of a cgroup in every hierarchy.
-pub(crate) fn cgroup_roots(cgroup: &str) -> Vec<PathBuf> {
-    let mut roots = vec![Path::new("/sys/fs/cgroup").join(cgroup)];
-    if let Ok(entries) = std::fs::read_dir("/sys/fs/cgroup") {
-        roots.extend(entries.flatten().map(|entry| entry.path().join(cgroup)));
-    }
-    roots.retain(|root| root.is_dir());
-    roots
-}
-
-fn remove_cgroups(cgroup: &str) {
-    fn remove(dir: &Path) {
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                remove(&entry.path());
-            }
-        }
-        let _ = std::fs::remove_dir(dir);
-    }
-    for root in cgroup_roots(cgroup) {
-        // The kernel takes a moment to take its dead out of a cgroup.
-        eventually("a cgroup to go", || {
-            remove(&root);
-            (!root.exists()).then_some(())
-        });
-    }
-}
-
 /// Every process of a world, by its directory in /proc.
 pub(crate) fn processes(world: &World) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(world.seen("/proc")).into_iter().flatten().flatten();
-    let numbered =
-        |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
-    entries.filter(|entry| numbered(&entry.file_name())).map(|entry| entry.path()).collect()
+    world.pids().into_iter().map(|pid| world.seen(format!("/proc/{pid}"))).collect()
 }

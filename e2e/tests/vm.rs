@@ -16,7 +16,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn they_are_scripts() {
-    for name in ["vm", "vm-test"] {
+    for name in ["vm", "vm-test", "vm-node"] {
         let checked = Command::new("bash").arg("-n").arg(script(name)).output().unwrap();
         assert!(checked.status.success(), "{name}: {}", text(&checked.stderr));
     }
@@ -30,17 +30,22 @@ fn every_skip_has_a_machine_a_name_and_a_reason() {
     let listed = std::fs::read_to_string(script("vm-skips")).unwrap();
     for line in listed.lines().filter(|line| !line.starts_with('#')) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        assert!(["all", "apparmor", "selinux"].contains(&words[0]) && words.len() > 3, "{line}");
+        assert!(
+            ["all", "apparmor", "selinux", "cgroupfs", "systemd"].contains(&words[0])
+                && words.len() > 3,
+            "{line}"
+        );
     }
 }
 
-fn table(apparmor: &str, selinux: &str) -> Output {
+fn table(apparmor: &str, selinux: &str, systemd: &str) -> Output {
     let dir = tempfile::tempdir().unwrap();
-    let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    put("listed", "skipped apparmor mounts::x there is one processor\n");
-    put("apparmor", apparmor);
-    put("selinux", selinux);
-    let files = ["listed", "apparmor", "selinux"].map(|name| dir.path().join(name));
+    let files = ["listed", "apparmor_cgroupfs", "selinux_cgroupfs", "apparmor_systemd"];
+    let listed = "skipped apparmor_cgroupfs mounts::x there is one processor\n";
+    for (name, text) in files.iter().zip([listed, apparmor, selinux, systemd]) {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let files = files.map(|name| dir.path().join(name));
     Command::new("awk").arg("-f").arg(script("vm-table.awk")).args(files).output().unwrap()
 }
 
@@ -49,29 +54,29 @@ fn the_table_tells_what_ran_failed_and_was_skipped() {
     let good = "== exits\ntest exits::a::crun ... ok\ntest exits::a::runc ... ok\n\
                 test exits::b ... ok\ntest selinux::l_on_crun ... ok\n\nsuccesses:\n\n\
                 ---- selinux::l_on_crun stdout ----\nskipped: needs a machine\n";
-    let told = table(good, "test exits::a::crun ... ok\n");
+    let exit = "test exits::a::crun ... ok\n";
+    let told = table(good, exit, exit);
     let out = text(&told.stdout);
     assert!(told.status.success(), "{out}");
-    let cells = |line: &str| -> String {
-        line.split("  ")
-            .map(str::trim)
-            .filter(|cell| !cell.is_empty())
-            .collect::<Vec<_>>()
-            .join("|")
-    };
-    for row in ["exits|1 ok|1 ok|1 ok|1 ok|.|.", "selinux|0 ok, 1 skipped|.|.|.|.|."] {
+    let cells = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    for row in [
+        "suite driver apparmor crun apparmor runc apparmor any selinux crun",
+        "exits cgroupfs 1 ok 1 ok 1 ok 1 ok",
+        "selinux cgroupfs 0 ok, 1 skipped . . .",
+        "exits systemd 1 ok . . .",
+    ] {
         assert!(out.lines().any(|line| cells(line) == row), "{row}\n{out}");
     }
     for line in [
-        "  apparmor  mounts::x: there is one processor",
-        "  apparmor  selinux::l_on_crun: needs a machine",
+        "  apparmor_cgroupfs  mounts::x: there is one processor",
+        "  apparmor_cgroupfs  selinux::l_on_crun: needs a machine",
     ] {
         assert!(out.lines().any(|other| other == line), "{line}\n{out}");
     }
-    let told = table(good, "test exits::a::crun ... FAILED\n");
+    let told = table(good, exit, "test exits::a::crun ... FAILED\n");
     assert_eq!(told.status.code(), Some(1));
-    assert!(text(&told.stdout).ends_with("FAILED:\n  selinux   exits::a::crun\n"));
-    assert_eq!(table("", "").status.code(), Some(1), "nothing ran");
+    assert!(text(&told.stdout).ends_with("FAILED:\n  apparmor_systemd   exits::a::crun\n"));
+    assert_eq!(table("", "", "").status.code(), Some(1), "nothing ran");
 }
 
 #[test]

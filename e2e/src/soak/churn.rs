@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 
 use super::Soak;
+use crate::cgroup;
 use crate::cri::*;
 use crate::image::catalogue::{BUSYBOX, LAYERS, WEB};
 use crate::pod::{container, namespaces, sandbox, shell};
 use crate::poll::LIMIT;
-use crate::world::{World, cgroup_roots};
+use crate::world::World;
 
 /// How long a call is repeated while no daemon answers.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,7 +88,7 @@ fn cgroup_parent(config: &PodSandboxConfig) -> String {
 fn forget_cgroup(parent: &str) -> Result<(), String> {
     let start = Instant::now();
     loop {
-        let roots = cgroup_roots(parent);
+        let roots = cgroup::roots(parent);
         let left = roots.iter().filter(|root| std::fs::remove_dir(root).is_err()).count();
         if left == 0 {
             return Ok(());

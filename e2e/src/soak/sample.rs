@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::Row;
 use super::slope::Line;
+use crate::cgroup;
 use crate::measure::memory;
-use crate::world::{World, cgroup_roots, processes};
+use crate::world::{World, processes};
 
 /// What is watched, in which unit, and by how much it may rise over a whole soak. With the pods at a time the
 /// counts go up and down; a leak only goes up.
@@ -59,7 +60,7 @@ impl Series {
         add("node: mounts", lines(&init.join("mountinfo")));
         add("node: links", lines(&init.join("net/dev")));
         add("node: network namespaces", count(&world.seen("/run/netns")));
-        let cgroups = cgroup_roots(world.cgroup()).iter().map(|root| below(root, true)).sum();
+        let cgroups = cgroup::roots(world.cgroup()).iter().map(|root| below(root, true)).sum();
         add("node: cgroups", Some(cgroups));
         add("node: leases", Some(below(&world.path("cni/ipam"), false)));
         add("node: files of pods", Some(below(&world.seen(world.path("state/pods")), false)));

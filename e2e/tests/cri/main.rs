@@ -78,6 +78,7 @@ mod seccomp;
 mod selinux;
 mod service;
 mod stats;
+mod systemd;
 mod traces;
 mod userns;
 mod verify;

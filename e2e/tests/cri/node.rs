@@ -3,7 +3,7 @@
 use e2e::cri::*;
 use e2e::image::catalogue::BUSYBOX;
 use e2e::pod::container;
-use e2e::{Options, World, eventually};
+use e2e::{Driver, Options, World, eventually};
 
 fn condition(world: &World, name: &str) -> RuntimeCondition {
     let status = world.client.status(StatusRequest::default()).unwrap().status.unwrap();
@@ -65,7 +65,11 @@ fn network_readiness_follows_the_configuration_directory() {
 fn runtime_config_tells_the_cgroup_driver_and_takes_the_pod_cidr() {
     let world = World::start(Options::default());
     let config = world.client.runtime_config(RuntimeConfigRequest {}).unwrap();
-    assert_eq!(config.linux.unwrap().cgroup_driver(), CgroupDriver::Cgroupfs);
+    let expected = match world.driver() {
+        Driver::Cgroupfs => CgroupDriver::Cgroupfs,
+        Driver::Systemd => CgroupDriver::Systemd,
+    };
+    assert_eq!(config.linux.unwrap().cgroup_driver(), expected);
     let network_config = Some(NetworkConfig { pod_cidr: "10.99.0.0/24".into() });
     let runtime_config = Some(RuntimeConfig { network_config });
     world.client.update_runtime_config(UpdateRuntimeConfigRequest { runtime_config }).unwrap();

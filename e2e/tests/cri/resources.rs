@@ -14,13 +14,11 @@ fn limit(world: &World, id: &str, names: [(&str, &str); 2]) -> String {
 }
 
 fn find(world: &World, id: &str, names: [(&str, &str); 2]) -> Option<String> {
-    let request = ContainerStatusRequest { container_id: id.into(), verbose: true };
-    let info = world.client.container_status(request).unwrap().info;
-    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
-    let cgroup = info["runtimeSpec"]["linux"]["cgroupsPath"].as_str().unwrap();
+    let v2 = std::path::Path::new("/sys/fs/cgroup");
+    let dirs = world.cgroups_of(id);
     names.iter().find_map(|(controller, file)| {
-        let path = format!("/sys/fs/cgroup/{controller}{cgroup}/{file}");
-        Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
+        let dir = dirs.iter().find(|dir| dir.starts_with(v2.join(controller)))?;
+        Some(std::fs::read_to_string(dir.join(file)).ok()?.trim().to_owned())
     })
 }
 
