@@ -41,7 +41,7 @@ impl Default for Runtime {
             cache_dir: "/var/lib/cni".into(),
             timeout: Duration::from_secs(60),
             max_output: 1 << 20,
-            native: false,
+            native: true,
         }
     }
 }

@@ -118,6 +118,8 @@ pub(crate) struct NetworkConfig {
     pub cache_dir: PathBuf,
     /// For one ADD, DEL, CHECK or GC of a whole chain.
     pub timeout: Duration,
+    /// The usual plugins' work is done in-process, where their configuration is understood.
+    pub native: bool,
 }
 
 /// Where exec, attach and port-forward are served.
@@ -203,6 +205,7 @@ impl Config {
                 conf_dir: from.path("network.conf_dir", "/etc/cni/net.d"),
                 bin_dirs: from.paths("network.bin_dirs", &["/opt/cni/bin", "/usr/lib/cni"]),
                 cache_dir: from.path("network.cache_dir", "/var/lib/cni"),
+                native: from.boolean("network.native", true),
                 timeout: Duration::from_secs(from.integer("network.timeout_seconds", 60, 1..=600)),
             },
             registry_hosts: from.path("registry.hosts_dir", "/etc/podwright/certs.d"),

@@ -168,6 +168,7 @@ fn assemble(config: Config, instance: Instance) -> Result<Pods> {
         bin_dirs: config.network.bin_dirs.clone(),
         cache_dir: config.network.cache_dir.clone(),
         timeout: config.network.timeout,
+        native: config.network.native,
         ..cni::Runtime::default()
     };
     let networks = Networks::load(&config.network.conf_dir);

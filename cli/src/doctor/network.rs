@@ -28,13 +28,14 @@ pub(super) fn findings(node: &Node, settings: &Settings) -> Vec<Finding> {
     let Some(config) = parsed else {
         return vec![fix(ABOUT, format!("{at} is no JSON"), "correct it")];
     };
-    let plugins = plugins(&config);
+    let plugins = plugins(&config, &[]);
     let find = |name: &String| {
         let dirs = &settings.cni_bin_dirs;
         dirs.iter().any(|dir| node.is_program(&dir.join(name)))
     };
+    let executed = self::plugins(&config, &settings.cni_in_process);
     let missing: Vec<&str> =
-        plugins.iter().filter(|name| !find(name)).map(String::as_str).collect();
+        executed.iter().filter(|name| !find(name)).map(String::as_str).collect();
     if !missing.is_empty() {
         let dirs: Vec<String> =
             settings.cni_bin_dirs.iter().map(|dir| dir.display().to_string()).collect();
@@ -43,7 +44,11 @@ pub(super) fn findings(node: &Node, settings: &Settings) -> Vec<Finding> {
     }
     let name = config["name"].as_str().unwrap_or_default();
     let all: Vec<&str> = plugins.iter().map(String::as_str).collect();
-    let mut findings = vec![ok(ABOUT, format!("{name} ({}) of {at}", all.join(", ")))];
+    let how = match settings.cni_in_process.as_slice() {
+        [] => String::new(),
+        these => format!("; in-process: {}", these.join(", ")),
+    };
+    let mut findings = vec![ok(ABOUT, format!("{name} ({}) of {at}{how}", all.join(", ")))];
     findings.extend(firewall(node, &config));
     findings
 }
@@ -58,11 +63,13 @@ fn first(node: &Node, dir: &Path) -> Option<PathBuf> {
     entries.map(|entry| dir.join(entry.file_name())).filter(is_config).min()
 }
 
-/// The types of a list's plugins, or of the one, with those that give addresses.
-fn plugins(config: &Value) -> BTreeSet<String> {
+/// The types of a list's plugins, or of the one, with those that give addresses; but for those of `without`.
+fn plugins(config: &Value, without: &[String]) -> BTreeSet<String> {
     let one = std::slice::from_ref(config);
     let all = config["plugins"].as_array().map_or(one, Vec::as_slice);
-    let kinds = all.iter().flat_map(|plugin| [&plugin["type"], &plugin["ipam"]["type"]]);
+    let is_of = |plugin: &&Value| !without.iter().any(|name| plugin["type"] == **name);
+    let kinds =
+        all.iter().filter(is_of).flat_map(|plugin| [&plugin["type"], &plugin["ipam"]["type"]]);
     // An address range may be given by none.
     kinds.filter_map(Value::as_str).filter(|kind| !kind.is_empty()).map(str::to_owned).collect()
 }
@@ -71,7 +78,7 @@ fn firewall(node: &Node, config: &Value) -> Option<Finding> {
     let text = config.to_string();
     let masquerades = text.contains(r#""ipMasq":true"#);
     let wanted =
-        masquerades || plugins(config).iter().any(|name| FIREWALL.contains(&name.as_str()));
+        masquerades || plugins(config, &[]).iter().any(|name| FIREWALL.contains(&name.as_str()));
     let there = FIREWALLS.iter().any(|program| node.program(program).is_some());
     (wanted && !there).then(|| {
         let text = "its plugins write rules of the firewall, and there is neither iptables nor nft";
@@ -89,8 +96,29 @@ mod tests {
         {"type":"bridge","ipMasq":true,"ipam":{"type":"host-local"}},{"type":"portmap"}]}"#;
 
     fn told(fake: &Fake) -> Vec<(Verdict, String)> {
-        let found = findings(&fake.node, &Settings::default());
+        told_with(fake, &Settings::default())
+    }
+
+    fn told_with(fake: &Fake, settings: &Settings) -> Vec<(Verdict, String)> {
+        let found = findings(&fake.node, settings);
         found.into_iter().map(|one| (one.verdict, one.text)).collect()
+    }
+
+    #[test]
+    fn what_the_daemon_does_itself_need_not_be_there() {
+        let fake = Fake::new(&[("/etc/cni/net.d/10-pods.conflist", LIST)]);
+        fake.program("/usr/bin/iptables");
+        let told = |names: &[&str]| {
+            let cni_in_process = names.iter().map(|name| (*name).to_owned()).collect();
+            told_with(&fake, &Settings { cni_in_process, ..Settings::default() }).remove(0)
+        };
+        let (verdict, text) = told(&["bridge"]);
+        assert!(verdict == Verdict::Fix && text.contains("no plugin portmap in"), "{text}");
+        let (verdict, text) = told(&["bridge", "portmap"]);
+        assert!(
+            verdict == Verdict::Ok && text.ends_with("; in-process: bridge, portmap"),
+            "{text}"
+        );
     }
 
     #[test]

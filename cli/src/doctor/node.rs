@@ -77,6 +77,8 @@ pub(super) struct Settings {
     pub(super) state: PathBuf,
     pub(super) cni_conf_dir: PathBuf,
     pub(super) cni_bin_dirs: Vec<PathBuf>,
+    /// Plugins whose work the daemon does itself.
+    pub(super) cni_in_process: Vec<String>,
     /// `None`: nobody has decided it.
     pub(super) cgroup_driver: Option<String>,
     pub(super) default_runtime: String,
@@ -99,6 +101,7 @@ impl Default for Settings {
             state: "/run/podwright".into(),
             cni_conf_dir: "/etc/cni/net.d".into(),
             cni_bin_dirs: ["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from).into(),
+            cni_in_process: Vec::new(),
             cgroup_driver: None,
             default_runtime: String::new(),
             runtimes: BTreeMap::new(),
@@ -120,6 +123,9 @@ impl Settings {
         set(&mut self.cni_conf_dir, &config["cni"]["confDir"]);
         if let Some(dirs) = config["cni"]["binDirs"].as_array() {
             self.cni_bin_dirs = dirs.iter().filter_map(path).collect();
+        }
+        if let Some(names) = config["cni"]["inProcess"].as_array() {
+            self.cni_in_process = names.iter().filter_map(|n| n.as_str().map(Into::into)).collect();
         }
         self.cgroup_driver = config["cgroupDriver"].as_str().map(str::to_owned);
         let runtimes = &config["containerd"];
@@ -184,12 +190,13 @@ pub(super) mod fake {
         let mut settings = Settings::default();
         settings.adopt(&serde_json::json!({
             "rootDir": "/r",
-            "cni": {"binDirs": ["/a", "/b"]},
+            "cni": {"binDirs": ["/a", "/b"], "inProcess": ["bridge"]},
             "cgroupDriver": "cgroupfs",
             "containerd": {"defaultRuntimeName": "crun", "runtimes": {"crun": {"path": "/x/crun"}}},
         }));
         assert_eq!((settings.root, settings.state), ("/r".into(), "/run/podwright".into()));
         assert_eq!(settings.cni_bin_dirs, ["/a", "/b"].map(PathBuf::from));
+        assert_eq!(settings.cni_in_process, ["bridge"]);
         assert_eq!(settings.cni_conf_dir, Path::new("/etc/cni/net.d"));
         assert_eq!(settings.runtimes["crun"].path, Path::new("/x/crun"));
         assert_eq!(

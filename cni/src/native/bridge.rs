@@ -269,8 +269,8 @@ fn tune(ifname: &str, detect_duplicates: bool) {
     let _ = sysctl::write(&format!("net/ipv4/conf/{ifname}/arp_notify"), "1");
 }
 
-pub(crate) fn del(conf: &Conf, job: &Job<'_>, _previous: Option<&CniResult>) -> Result<()> {
-    let found = interface::remove(job, conf.masquerade.is_some())?;
+pub(crate) fn del(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> Result<()> {
+    let found = interface::remove(job, conf.masquerade.is_some(), previous)?;
     if let Some(ipam) = &conf.ipam {
         ipam.del(job)?;
         if let Some(masquerade) = &conf.masquerade {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::link::{self, IFF_UP, Link, Mac, RTNLGRP_LINK, Veth};
 use crate::netlink::{Message, Socket};
 use crate::netns;
-use crate::result::{Ip, IpNet, Route};
+use crate::result::{CniResult, Ip, IpNet, Route};
 
 /// How many names are tried for the host's end.
 const NAMES: usize = 10;
@@ -209,31 +209,44 @@ pub(crate) fn forward(addresses: impl Iterator<Item = IpAddr>) -> io::Result<()>
     wanted.try_for_each(|(_, name)| sysctl::ensure(name, "1"))
 }
 
-/// Removes the pod's interface, and gives the addresses it had that others could reach. None if there is none.
-pub(crate) fn remove(job: &Job<'_>, want_addresses: bool) -> Result<Vec<IpNet>> {
-    let Some(path) = job.netns() else { return Ok(Vec::new()) };
-    let ifname = job.ifname();
-    let failed = |e: io::Error| job.refused(format_args!("delete {ifname:?}: {e}"));
-    let work = || -> io::Result<Vec<IpNet>> {
-        let pod = Socket::route()?;
-        let mut found = Vec::new();
-        if want_addresses {
-            let index = match Link::from_reply(pod.ask(link::get(ifname))) {
-                Err(e) if is_gone(&e) => return Ok(found),
-                link => link?.index,
-            };
-            let all = address::of_link(&pod, index, None)?.into_iter().map(|a| a.net);
-            found.extend(all.filter(|net| is_global_unicast(net.addr)));
+/// Removes the pod's interface, and gives the addresses it had that others could reach; those of the result of its
+/// ADD where it, or its namespace, is no more.
+pub(crate) fn remove(
+    job: &Job<'_>,
+    want_addresses: bool,
+    previous: Option<&CniResult>,
+) -> Result<Vec<IpNet>> {
+    let found = match job.netns().map(netns::open_checked) {
+        None => Vec::new(),
+        Some(Err(Error::Io { source, .. })) if source.kind() == io::ErrorKind::NotFound => {
+            Vec::new()
         }
-        match pod.ask(link::delete(ifname)) {
-            Err(e) if is_gone(&e) => Ok(Vec::new()),
-            done => done.map(|_| found),
+        Some(namespace) => {
+            let path = job.netns().unwrap_or(Path::new(""));
+            let ifname = job.ifname();
+            netns::enter(&namespace?, path, || remove_here(ifname, want_addresses))?
+                .map_err(|e| job.refused(format_args!("delete {ifname:?}: {e}")))?
         }
     };
-    match netns::open_checked(path) {
-        Ok(namespace) => netns::enter(&namespace, path, work)?.map_err(failed),
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(e),
+    let before = previous.filter(|_| want_addresses && found.is_empty());
+    Ok(before.map_or(found, |before| before.ips.iter().map(|ip| ip.address).collect()))
+}
+
+/// In the pod. No interface is no failure.
+fn remove_here(ifname: &str, want_addresses: bool) -> io::Result<Vec<IpNet>> {
+    let pod = Socket::route()?;
+    let mut found = Vec::new();
+    if want_addresses {
+        let index = match Link::from_reply(pod.ask(link::get(ifname))) {
+            Err(e) if is_gone(&e) => return Ok(found),
+            link => link?.index,
+        };
+        let all = address::of_link(&pod, index, None)?.into_iter().map(|a| a.net);
+        found.extend(all.filter(|net| is_global_unicast(net.addr)));
+    }
+    match pod.ask(link::delete(ifname)) {
+        Err(e) if is_gone(&e) => Ok(Vec::new()),
+        done => done.map(|_| found),
     }
 }
 

@@ -124,9 +124,9 @@ fn alone(addr: IpAddr) -> IpNet {
     IpNet { addr, prefix: if addr.is_ipv4() { 32 } else { 128 } }
 }
 
-pub(crate) fn del(conf: &Conf, job: &Job<'_>, _previous: Option<&CniResult>) -> Result<()> {
+pub(crate) fn del(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> Result<()> {
     conf.ipam.del(job)?;
-    let found = interface::remove(job, conf.masquerade.is_some())?;
+    let found = interface::remove(job, conf.masquerade.is_some(), previous)?;
     match &conf.masquerade {
         Some(masquerade) if !found.is_empty() => masquerade::del(masquerade, job, &found),
         _ => Ok(()),

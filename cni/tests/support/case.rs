@@ -161,6 +161,8 @@ pub(crate) const CASES: &[Case] = &[
             let more = json!({"ranges": ranges, "routes": routes});
             one("0.3.1", "ptp", json!({"dns": {"domain": "example"}}), more)
         },
+        // Each waits until its addresses are known to be nobody else's.
+        pods: 1,
         ..PLAIN
     },
     Case {

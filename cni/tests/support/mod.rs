@@ -35,6 +35,7 @@ impl Node {
         let runtime = Runtime {
             bin_dirs: vec![dir.path().join("bin"), plugins()],
             cache_dir: dir.path().join("cache"),
+            native: false,
             ..Runtime::default()
         };
         fs::create_dir(dir.path().join("bin")).unwrap();

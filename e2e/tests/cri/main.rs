@@ -59,6 +59,7 @@ mod fsck;
 mod handlers;
 mod identity;
 mod images;
+mod in_process;
 mod join;
 mod logs;
 mod memory;

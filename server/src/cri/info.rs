@@ -157,7 +157,12 @@ pub(super) fn status(pods: &Pods) -> Info {
         // Nothing is ever pulled for a sandbox; kubeadm compares this with its own pause image.
         "sandboxImage": "",
         "containerd": {"defaultRuntimeName": host.default_handler, "runtimes": handlers},
-        "cni": {"binDirs": config.network.bin_dirs, "confDir": config.network.conf_dir},
+        "cni": {
+            "binDirs": config.network.bin_dirs,
+            "confDir": config.network.conf_dir,
+            // Plugins whose work is done in-process: nothing has to be installed for them.
+            "inProcess": networks.network().map(|network| pods.node.hands.cni.in_process(network)),
+        },
         "registry": {"configPath": config.registry_hosts},
         "cgroupDriver": match host.cgroup_driver {
             CgroupDriver::Systemd => "systemd",
