@@ -97,7 +97,10 @@ pub fn run(settings: &Settings) -> Report {
     let begun = Instant::now();
     let wants = |part: &str| settings.only.is_empty() || settings.only == part;
     let floors = floors(settings);
-    let mut all = vec![Contestant::podwright("podwright", "", true)];
+    let mut all = vec![
+        Contestant::podwright("podwright", "", false),
+        Contestant::podwright("plugins executed", "network.native = false\n", true),
+    ];
     all.extend(settings.peers.as_deref().map(Contestant::containerd));
     let mut rows = Vec::new();
     for part in PARTS.into_iter().filter(|part| wants(part)) {
