@@ -34,6 +34,8 @@ pub(crate) const NLA_F_NESTED: u16 = 0x8000;
 const ATTRIBUTE_TYPE: u16 = 0x3fff;
 const HEADER_LEN: usize = 16;
 const ATTRIBUTE_HEADER_LEN: usize = 4;
+/// Of a header.
+const FLAGS_AT: usize = 6;
 /// The kernel sends a dump in pieces of at most 32 KiB, to who reads so much at once.
 const MAX_READ: usize = 32 << 10;
 
@@ -53,6 +55,16 @@ impl Message {
         bytes.extend_from_slice(&[0; 8]);
         bytes.extend_from_slice(fixed);
         Self(bytes)
+    }
+
+    /// Attributes alone, for the value of another.
+    pub(crate) fn bare() -> Self {
+        Self(Vec::new())
+    }
+
+    /// What was put in so far.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// With an attribute.
@@ -88,6 +100,13 @@ impl Message {
     /// With bytes that are no attribute: the head of what is nested.
     pub(crate) fn with_bytes(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// That is answered only if it fails.
+    pub(crate) fn quiet(mut self) -> Self {
+        let flags = u16_at(&self.0, FLAGS_AT).unwrap_or_default() & !NLM_F_ACK;
+        self.0[FLAGS_AT..FLAGS_AT + 2].copy_from_slice(&flags.to_ne_bytes());
         self
     }
 
@@ -143,6 +162,10 @@ impl Socket {
 
     /// Makes requests, all in one system call, and gives the reply to each. The kernel goes on after one that fails.
     pub(crate) fn call(&self, messages: &[Message]) -> io::Result<Vec<Reply>> {
+        // The kernel takes nothing for an error.
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut bytes = Vec::new();
         for (message, sequence) in messages.iter().zip(1..) {
             message.seal(sequence, &mut bytes);
@@ -185,6 +208,29 @@ impl Socket {
             .into_iter()
             .enumerate()
             .try_for_each(|(at, reply)| reply.map(drop).map_err(|e| (at, e)))
+    }
+
+    /// Requests that happen together or not at all: the first and the last of them say so and get no answer, and the
+    /// last but one is the only one that is acknowledged.
+    pub(crate) fn transact(&self, messages: &[Message]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for (message, sequence) in messages.iter().zip(1..) {
+            message.seal(sequence, &mut bytes);
+        }
+        send(&self.0, &bytes, SendFlags::empty())?;
+        let mut acknowledged = false;
+        loop {
+            let piece = match self.read() {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && acknowledged => return Ok(()),
+                other => other?,
+            };
+            for part in parts(&piece).filter(|part| part.kind == NLMSG_ERROR) {
+                match part.error()? {
+                    Some(error) => return Err(error),
+                    None => acknowledged = true,
+                }
+            }
+        }
     }
 
     /// Waits until something happens in the groups that were joined; false when the deadline passed or the caller
@@ -302,8 +348,8 @@ mod tests {
         assert!(part(&[0; 20]).error().unwrap().is_none());
         let refused = (-1i32).to_ne_bytes();
         assert_eq!(part(&refused).error().unwrap().unwrap().raw_os_error(), Some(1));
-        let odd = i32::MIN.to_ne_bytes();
-        assert!(part(&odd).error().unwrap().is_some());
+        let least = i32::MIN.to_ne_bytes();
+        assert!(part(&least).error().unwrap().is_some());
         assert!(part(&[0; 3]).error().is_err());
         for len in 0..16 {
             assert_eq!(parts(&vec![0xff; len]).count(), 0);

@@ -51,6 +51,7 @@ pub(crate) fn execute(call: &Call<'_>, deadline: &Deadline) -> Result<Vec<u8>> {
     let path = find(call)?;
     let program = Program {
         path: &path,
+        args: Vec::new(),
         env: environment(call)?,
         stdin: call.config,
         max_stdout: call.max_output,
@@ -86,6 +87,11 @@ fn find(call: &Call<'_>) -> Result<PathBuf> {
         verb: call.verb,
         dirs: call.bin_dirs.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(":"),
     })
+}
+
+/// Where other programs are looked for.
+pub(crate) fn path_variable() -> OsString {
+    std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into())
 }
 
 fn environment(call: &Call<'_>) -> Result<Vec<(&'static str, OsString)>> {

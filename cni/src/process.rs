@@ -33,6 +33,7 @@ const BUSY_RETRIES: u32 = 6;
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
     pub(crate) path: &'a Path,
+    pub(crate) args: Vec<OsString>,
     pub(crate) env: Vec<(&'static str, OsString)>,
     pub(crate) stdin: &'a [u8],
     pub(crate) max_stdout: usize,
@@ -84,6 +85,7 @@ fn check(deadline: &Deadline) -> Result<(), Failure> {
 
 fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
     let mut command = Command::new(program.path);
+    command.args(&program.args);
     command.env_clear().envs(program.env.iter().map(|(key, value)| (key, value)));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     sys::isolate(&mut command);

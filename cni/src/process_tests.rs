@@ -13,7 +13,7 @@ fn sh(script: &str, stdin: &[u8], deadline: &Deadline) -> Result<Output, Failure
     std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let env = vec![("PATH", OsString::from("/usr/bin:/bin"))];
-    run(&Program { path: &path, env, stdin, max_stdout: 1 << 20 }, deadline)
+    run(&Program { path: &path, args: Vec::new(), env, stdin, max_stdout: 1 << 20 }, deadline)
 }
 
 fn soon() -> Deadline {
@@ -105,7 +105,13 @@ fn nothing_of_ours_is_open_in_the_program() {
 
 #[test]
 fn what_cannot_be_executed_is_an_error() {
-    let program = Program { path: Path::new("/none"), env: Vec::new(), stdin: b"", max_stdout: 1 };
+    let program = Program {
+        path: Path::new("/none"),
+        args: Vec::new(),
+        env: Vec::new(),
+        stdin: b"",
+        max_stdout: 1,
+    };
     assert!(matches!(run(&program, &soon()), Err(Failure::Io("execute", _))));
     let passed = Deadline::after(Duration::ZERO);
     assert!(matches!(run(&program, &passed), Err(Failure::TimedOut)));

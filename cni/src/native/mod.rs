@@ -33,6 +33,7 @@ mod loopback;
 mod masquerade;
 mod portmap;
 mod ptp;
+mod rules;
 mod sysctl;
 mod tuning;
 
