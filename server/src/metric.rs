@@ -93,13 +93,13 @@ instruments! {
         "Layers that pulls wanted: fetched, present before, or failed.";
     LOG_BYTES: 0 of Counter = Counter::default, "podwright_container_log_bytes_total",
         [],
-        "Bytes that went into logs, of containers that have ended: shims tell it in their last word.";
+        "Bytes that went into logs, with what stands before each line.";
     LOG_LOST_BYTES: 0 of Counter = Counter::default, "podwright_container_log_lost_bytes_total",
         [],
-        "Bytes of output that the logs' disk did not take, of containers that have ended.";
+        "Bytes of output that the logs' disk did not take.";
     LOG_LOST_LINES: 0 of Counter = Counter::default, "podwright_container_log_lost_lines_total",
         [],
-        "Lines of output that the logs' disk did not take, of containers that have ended.";
+        "Lines of output that the logs' disk did not take.";
     COMMIT_SECONDS: 1 of Histogram = seconds, "podwright_store_commit_duration_seconds",
         ["store"],
         "Durable commits, from the first write to the end of the sync.";

@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Endpoint;
+use crate::container::logged;
 use crate::container::state::State;
 use crate::metric::{self, Kind, Text};
 use crate::operation::Progress;
@@ -155,9 +156,10 @@ async fn answer(pods: &Arc<Pods>, request: &Request<Incoming>) -> Response<Full<
     response
 }
 
-/// All that there is to tell. Reads memory, and some files in /proc about this process.
+/// All that there is to tell. Reads memory, some files in /proc about this process, and one of each running container's.
 #[allow(clippy::cast_precision_loss, reason = "numbers of pods and bytes on a disk")]
 fn read(pods: &Pods) -> String {
+    pods.containers().iter().filter(|one| one.is_running()).for_each(|one| logged::count(one));
     let mut text = Text::default();
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     let help = "Always 1; the label tells which podwrightd this is.";

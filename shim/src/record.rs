@@ -1,6 +1,8 @@
-//! The exit record: one JSON line that podwright-shim writes before it tells anyone of an exit.
+//! What podwright-shim writes of a container beside its log: how its output went, while it runs, and the exit record,
+//! one JSON line, before anyone is told of an exit.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,8 +11,47 @@ use serde_json::Value;
 /// The note in a container's bundle that says how its runtime is called. It is there from before the first call
 /// until the runtime has forgotten the container: with a shim that is gone, it tells that calls may be cut off.
 pub const RUNTIME_NOTE: &str = "runtime.json";
+/// The file in a container's bundle that holds a [`Logged`], always of this moment.
+pub const LOGGED: &str = "logged";
 /// A record is a few numbers and an id.
 const MAX_SIZE: u64 = 4096;
+
+/// What became of all output of a container so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Logged {
+    /// What went into its log, with what stands before each line.
+    pub bytes: u64,
+    /// What the log's disk did not take.
+    pub lost_bytes: u64,
+    /// The same in lines.
+    pub lost_lines: u64,
+}
+
+impl Logged {
+    /// Reads the file: three numbers of eight bytes, in the machine's order. `None` if there is none, as of an older
+    /// shim, or it has not been filled yet.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(path: &Path) -> io::Result<Option<Self>> {
+        let mut bytes = [0; 24];
+        match File::open(path).and_then(|mut file| file.read_exact(&mut bytes)) {
+            Ok(()) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        let mut numbers = bytes.as_chunks().0.iter().map(|number| u64::from_ne_bytes(*number));
+        let mut next = || numbers.next().unwrap_or_default();
+        Ok(Some(Self { bytes: next(), lost_bytes: next(), lost_lines: next() }))
+    }
+}
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,12 +68,8 @@ pub struct ExitRecord {
     pub oom_killed: bool,
     /// The signal that ended it, if one did.
     pub signal: Option<u32>,
-    /// What went into its log, with what stands before each line; 0 where the shim does not tell.
-    pub log_bytes: u64,
-    /// What the log's disk did not take.
-    pub log_lost_bytes: u64,
-    /// The same in lines.
-    pub log_lost_lines: u64,
+    /// What became of its output; nothing where the shim does not tell.
+    pub logged: Logged,
 }
 
 impl ExitRecord {
@@ -52,6 +89,7 @@ impl ExitRecord {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let record: Value = serde_json::from_slice(bytes).ok()?;
         let number = |key: &str| record[key].as_u64().and_then(|value| u32::try_from(value).ok());
+        let logged = |key: &str| record[key].as_u64().unwrap_or(0);
         Some(Self {
             id: record["id"].as_str()?.to_owned(),
             pid: number("pid")?,
@@ -59,9 +97,11 @@ impl ExitRecord {
             exited_at: UNIX_EPOCH + Duration::from_nanos(record["exited_at_ns"].as_u64()?),
             oom_killed: record["oom_killed"].as_bool()?,
             signal: number("signal"),
-            log_bytes: record["log_bytes"].as_u64().unwrap_or(0),
-            log_lost_bytes: record["log_lost_bytes"].as_u64().unwrap_or(0),
-            log_lost_lines: record["log_lost_lines"].as_u64().unwrap_or(0),
+            logged: Logged {
+                bytes: logged("log_bytes"),
+                lost_bytes: logged("log_lost_bytes"),
+                lost_lines: logged("log_lost_lines"),
+            },
         })
     }
 }
@@ -76,10 +116,10 @@ mod tests {
         let record = ExitRecord::parse(line).expect("valid");
         assert_eq!((record.status, record.signal, record.oom_killed), (137, Some(9), true));
         assert_eq!(record.exited_at, UNIX_EPOCH + Duration::new(1, 1));
-        assert_eq!((record.log_bytes, record.log_lost_lines), (0, 0), "an older shim's");
+        assert_eq!(record.logged, Logged::default(), "an older shim's");
         let told = br#"{"id":"c","pid":7,"status":0,"exited_at_ns":1,"oom_killed":false,"signal":null,"log_bytes":5,"log_lost_bytes":6,"log_lost_lines":1}"#;
         let record = ExitRecord::parse(told).expect("valid");
-        assert_eq!((record.log_bytes, record.log_lost_bytes, record.log_lost_lines), (5, 6, 1));
+        assert_eq!(record.logged, Logged { bytes: 5, lost_bytes: 6, lost_lines: 1 });
         assert_eq!(ExitRecord::parse(b"{}"), None);
         assert_eq!(ExitRecord::parse(b"\xff"), None);
         assert_eq!(ExitRecord::read(Path::new("/nonexistent/exit.json")).expect("absent"), None);

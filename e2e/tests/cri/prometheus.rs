@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use e2e::cri::*;
 use e2e::image::catalogue::BUSYBOX;
-use e2e::pod::{container, shell};
+use e2e::pod::{Pod, container, shell};
 use e2e::{Options, World, eventually, place};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
@@ -67,7 +67,41 @@ fn some_work(world: &World) {
     assert_eq!(value(&text, "podwright_sandboxes{state=\"ready\"}"), 1.0);
     assert_eq!(value(&text, "podwright_containers{state=\"running\"}"), 1.0);
     assert_eq!(value(&text, "podwright_shims"), 1.0);
+    // The container runs, and what it has said is counted.
+    eventually("its log to be counted", || (logged(&scrape(world)) > 30.0).then_some(()));
     pod.end();
+}
+
+fn logged(text: &str) -> f64 {
+    value(text, "podwright_container_log_bytes_total")
+}
+
+#[test]
+fn a_log_is_counted_while_its_container_runs_and_once() {
+    let mut world = world(&format!("127.0.0.1:{METRICS}"));
+    world.pull(BUSYBOX);
+    let Pod { id, config, .. } = world.pod("logged");
+    let says = "echo told; while [ ! -e /dev/shm/go ]; do sleep 0.1; done; echo more; sleep 10000";
+    Pod { world: &world, id: id.clone(), config: config.clone() }.run(container(
+        "main",
+        BUSYBOX,
+        &shell(says),
+    ));
+    let counted = |world: &World| {
+        eventually("a line to be counted", || {
+            Some(logged(&scrape(world))).filter(|bytes| *bytes > 30.0)
+        })
+    };
+    let first = counted(&world);
+    world.end_daemon(Signal::KILL);
+    world.start_daemon();
+    // Its predecessor has told of the first line.
+    assert_eq!(logged(&scrape(&world)), 0.0);
+    world.sh(&format!("touch {}", world.path(&format!("state/pods/{id}/shm/go")).display()));
+    assert_eq!(counted(&world), first, "lines of one length");
+    Pod { world: &world, id, config }.end();
+    assert_eq!(logged(&scrape(&world)), first, "nothing is counted again at the end");
+    world.finish();
 }
 
 /// Every name in the text with a metric's form.
@@ -135,7 +169,7 @@ fn what_was_done_is_what_is_told_and_the_dashboard_and_alerts_know_its_names() {
     let bytes = value(&text, "podwright_image_pull_bytes_total");
     assert!(bytes > 0.0 && value(&text, "podwright_image_unpacked_bytes_total") > bytes);
     // "told", and the time and stream before it.
-    assert!((30.0..100.0).contains(&value(&text, "podwright_container_log_bytes_total")));
+    assert!((30.0..100.0).contains(&logged(&text)));
     assert_eq!(value(&text, "podwright_container_log_lost_lines_total"), 0.0);
     assert!(value(&text, "podwright_store_commit_duration_seconds_count{store=\"pods\"}") > 3.0);
     assert!(value(&text, "podwright_store_commit_records_sum{store=\"pods\"}") > 3.0);

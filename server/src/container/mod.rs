@@ -23,6 +23,7 @@ pub(crate) mod exec;
 pub(crate) mod fact;
 pub(crate) mod facts;
 pub(crate) mod kept;
+pub(crate) mod logged;
 pub(crate) mod node;
 pub(crate) mod place;
 pub(crate) mod relabel;
@@ -142,6 +143,7 @@ pub(crate) struct Container {
     pub(crate) verb: tokio::sync::Mutex<()>,
     pub(crate) stopping: stop::Stopping,
     gauge: stats::Gauge,
+    logged: logged::Counted,
     removing: AtomicBool,
 }
 
@@ -153,6 +155,7 @@ impl Container {
             verb: tokio::sync::Mutex::default(),
             stopping: stop::Stopping::default(),
             gauge: stats::Gauge::default(),
+            logged: logged::Counted::default(),
             removing: AtomicBool::new(false),
         }
     }
@@ -164,6 +167,10 @@ impl Container {
     /// The state now.
     pub(crate) fn state(&self) -> State {
         self.changing.borrow().state.clone()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.changing.borrow().state, State::Running(_))
     }
 
     /// State and resources, consistent with one another.

@@ -1,6 +1,5 @@
 //! The one writer of exits.
 
-use std::path::Path;
 use std::time::Duration;
 
 use shim::record::ExitRecord;
@@ -11,7 +10,6 @@ use super::shim::{Shim, WaitError, code, nanoseconds};
 use super::state::{Event, now};
 use crate::failpoint;
 use crate::host::cgroup;
-use crate::metric;
 use crate::telemetry::apart;
 
 /// Name of the exit record in a bundle.
@@ -26,8 +24,7 @@ pub(crate) async fn watch_exit(node: &Node, container: &Container, shim: &Shim) 
     let event = loop {
         match shim.wait(container).await {
             Ok(exit) => {
-                let oom_killed =
-                    record(&container.fixed.bundle).is_some_and(|record| record.oom_killed);
+                let oom_killed = record(container).is_some_and(|record| record.oom_killed);
                 break Event::Ended { at: exit.at, code: exit.code, oom_killed };
             }
             Err(WaitError::Refused(err)) => {
@@ -44,7 +41,7 @@ pub(crate) async fn watch_exit(node: &Node, container: &Container, shim: &Shim) 
 /// The container's shim cannot tell: its record does, or else nobody.
 pub(crate) async fn gone(container: &Container) -> Event {
     end_cgroup(container).await;
-    match record(&container.fixed.bundle) {
+    match record(container) {
         Some(record) => Event::Ended {
             at: nanoseconds(record.exited_at),
             code: code(record.status),
@@ -77,15 +74,14 @@ pub(crate) async fn taken(node: &Node, container: &Container, shim: &Shim, event
 }
 
 /// What the shim wrote down before it told anybody. Read once for each exit: what became of its output is counted.
-fn record(bundle: &Path) -> Option<ExitRecord> {
+fn record(container: &Container) -> Option<ExitRecord> {
+    let bundle = &container.fixed.bundle;
     let record = ExitRecord::read(&bundle.join(EXIT_RECORD)).unwrap_or_else(|err| {
         tracing::warn!(bundle = %bundle.display(), %err, "exit record not read");
         None
     });
     if let Some(record) = &record {
-        metric::LOG_BYTES.of([]).add(record.log_bytes);
-        metric::LOG_LOST_BYTES.of([]).add(record.log_lost_bytes);
-        metric::LOG_LOST_LINES.of([]).add(record.log_lost_lines);
+        container.logged.until(record.logged);
     }
     record
 }

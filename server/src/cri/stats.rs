@@ -8,7 +8,7 @@ use tonic::{Response, Status};
 use super::from_proto::StatsFilter;
 use super::to_proto::stats as to_proto;
 use crate::container::stats::{self, Written};
-use crate::container::{Container, state::State};
+use crate::container::Container;
 use crate::sandbox::stats::{interfaces, sample as pod_sample};
 use crate::sandbox::{Pods, Sandbox};
 use crate::telemetry::blocking;
@@ -33,7 +33,7 @@ pub(super) async fn containers(
     let filter = StatsFilter::of_containers(filter);
     let mut wanted = pods.containers_with(&filter.labels);
     wanted.retain(|one| {
-        is_running(one) && filter.admits(one.fixed.id.as_str(), one.fixed.sandbox_id.as_str())
+        one.is_running() && filter.admits(one.fixed.id.as_str(), one.fixed.sandbox_id.as_str())
     });
     let mut found = measure(pods, wanted).await?;
     found.retain(|stats| stats.cpu.is_some());
@@ -59,10 +59,6 @@ pub(super) async fn sandboxes(
     let mut wanted = pods.sandboxes_with(&filter.labels);
     wanted.retain(|one| one.is_ready() && filter.admits(one.id().as_str(), one.id().as_str()));
     measure_pods(pods, wanted).await
-}
-
-fn is_running(container: &Container) -> bool {
-    matches!(container.state(), State::Running(_))
 }
 
 /// Where layers that are written to lie, by the path by which the kubelet finds the disk.
@@ -95,7 +91,7 @@ pub(super) async fn with_running(pods: &Pods, sandboxes: Vec<Arc<Sandbox>>) -> V
     let mut all = Vec::new();
     for container in pods.containers() {
         let of = &container.fixed.sandbox_id;
-        if is_running(&container)
+        if container.is_running()
             && let Ok(at) = each.binary_search_by(|(sandbox, _)| sandbox.id().cmp(of))
         {
             each[at].1.push(container.clone());

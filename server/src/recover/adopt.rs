@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::{BUDGET, cut_off, settle};
 use crate::container::shim::{Shim, Suspect, TaskState};
 use crate::container::state::{Event as ContainerEvent, Running, State as ContainerState};
-use crate::container::{Container, start, watch_exit};
+use crate::container::{Container, logged, start, watch_exit};
 use crate::error::Error;
 use crate::host::process;
 use crate::operation::{Operation, What};
@@ -48,6 +48,13 @@ pub(super) async fn one(pods: &Arc<Pods>, sandbox: Arc<Sandbox>, containers: Vec
         State::Ready(ready) => Some(ready),
         State::NotReady => None,
     };
+    // Before anybody can see them and count.
+    let known = containers.clone();
+    let skip = move || {
+        known.iter().filter(|one| one.is_running()).for_each(|one| logged::skip(one));
+        Ok(())
+    };
+    blocking(skip).await.ok();
     // Lists are whole before anybody sees them, whatever becomes of one owner.
     for container in &containers {
         pods.insert_container(container.clone());

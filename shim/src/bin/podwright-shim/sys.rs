@@ -1,8 +1,12 @@
 //! The few system calls that neither `std` nor `rustix` offers as safe functions.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 /// Blocks the given signals in this thread (threads started later inherit that) and returns a
 /// non-blocking descriptor that becomes readable when one of them is pending.
@@ -96,6 +100,49 @@ pub(crate) fn exec_descriptor(program: BorrowedFd<'_>, name: &CStr) -> io::Error
     }
     io::Error::last_os_error()
 }
+
+/// Numbers that are the first bytes of a file, for whoever reads it.
+pub(crate) struct Mapped<const N: usize>(NonNull<[AtomicU64; N]>);
+
+impl<const N: usize> Mapped<N> {
+    /// Maps the beginning of a file, which was written to that length and never gets shorter.
+    pub(crate) fn new(file: &File) -> io::Result<Self> {
+        let (len, access) = (size_of::<[AtomicU64; N]>(), libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: the kernel chooses the address, so nothing that is there is replaced; the descriptor is open.
+        let at = unsafe {
+            let fd = file.as_raw_fd();
+            libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, fd, 0)
+        };
+        match NonNull::new(at) {
+            Some(at) if at.as_ptr() != libc::MAP_FAILED => Ok(Self(at.cast())),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl<const N: usize> Deref for Mapped<N> {
+    type Target = [AtomicU64; N];
+
+    fn deref(&self) -> &Self::Target {
+        // SAFETY: the mapping begins at a page, is as long as the array, and is there until `self` is dropped; every
+        // pattern of bits is a number, and others change them only as whole processes that map the file, atomically.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<const N: usize> Drop for Mapped<N> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, of this address and length, and no reference into it outlives `self`.
+        unsafe {
+            libc::munmap(self.0.as_ptr().cast(), size_of::<[AtomicU64; N]>());
+        }
+    }
+}
+
+// SAFETY: memory that is reached through atomic numbers alone, from any thread; unmapping is no thread's own either.
+unsafe impl<const N: usize> Send for Mapped<N> {}
+// SAFETY: as for `Send`.
+unsafe impl<const N: usize> Sync for Mapped<N> {}
 
 /// Gives free memory back to the kernel, pages in the middle of the heap included.
 pub(crate) fn trim_memory() {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::file::Written;
+use super::count::Written;
 use super::line::Stream;
 
 pub(super) type Answer = io::Result<()>;

@@ -5,8 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use shim::record::Logged;
+
+use super::count::Written;
 use super::line::{Batch, Stream};
 use super::stamp::Stamp;
 
@@ -19,15 +21,6 @@ pub(crate) struct LogFile {
     file: Option<File>,
     lost: Lost,
     written: Arc<Written>,
-}
-
-/// What became of all output so far. The event loop looks at what the log thread counts.
-#[derive(Debug, Default)]
-pub(crate) struct Written {
-    /// In the file, with what stands before each line.
-    pub(crate) bytes: AtomicU64,
-    pub(crate) lost_bytes: AtomicU64,
-    pub(crate) lost_lines: AtomicU64,
 }
 
 /// What could not be written since the last time it could.
@@ -61,15 +54,16 @@ impl LogFile {
         }
         let appended = append(file, &batch.bytes);
         let whole = appended.as_ref().map_or_else(|(_, whole)| *whole, |()| batch.bytes.len());
-        self.written.bytes.fetch_add(whole as u64, Ordering::Relaxed);
+        let bytes = whole as u64;
+        self.written.add(Logged { bytes, ..Logged::default() });
         if let Err((error, _)) = appended {
             let rest = &batch.bytes[whole..];
             let lines = memchr::memchr_iter(b'\n', rest).count() as u64;
+            let bytes = rest.len() as u64;
             self.lost.lines += lines;
-            self.lost.bytes += rest.len() as u64;
+            self.lost.bytes += bytes;
             self.lost.reason = error.to_string();
-            self.written.lost_lines.fetch_add(lines, Ordering::Relaxed);
-            self.written.lost_bytes.fetch_add(rest.len() as u64, Ordering::Relaxed);
+            self.written.add(Logged { bytes: 0, lost_bytes: bytes, lost_lines: lines });
         }
     }
 }
@@ -209,7 +203,6 @@ mod tests {
             marker.contains(" stdout F [podwright: 3 lines (16 bytes) lost: No space left"),
             "{marker}"
         );
-        let counted = [&written.bytes, &written.lost_bytes, &written.lost_lines];
-        assert_eq!(counted.map(|count| count.load(Ordering::Relaxed)), [5, 16, 3]);
+        assert_eq!(written.now(), Logged { bytes: 5, lost_bytes: 16, lost_lines: 3 });
     }
 }

@@ -4,6 +4,7 @@
 //! answer without blocking the loop.
 
 mod channel;
+mod count;
 mod file;
 mod line;
 mod pace;
@@ -11,7 +12,6 @@ mod stamp;
 mod viewers;
 mod writer;
 
-pub(crate) use file::Written;
 pub(crate) use line::{DEFAULT_MAX, Stream};
 
 use std::cell::{Cell, RefCell};
@@ -24,6 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use channel::{Command, Shared};
+use count::Written;
+use shim::record::Logged;
 
 use crate::reactor::{self, Once, Source};
 
@@ -51,6 +53,17 @@ type Tickets = HashMap<u64, Answered>;
 #[derive(Clone)]
 struct Failure(io::ErrorKind, Option<i32>);
 
+/// What is to be logged where.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// Empty: nowhere, the output is only shown.
+    pub(crate) path: PathBuf,
+    /// The longest line that is not cut.
+    pub(crate) max_line: usize,
+    /// Where it is counted, for others to read.
+    pub(crate) counts: Option<PathBuf>,
+}
+
 /// One container's log. Dropping it closes the file and the container's streams.
 pub(crate) struct Log {
     logger: Rc<Logger>,
@@ -60,11 +73,12 @@ pub(crate) struct Log {
 
 impl Logger {
     /// Opens a log file, starting the thread if this is the first.
-    pub(crate) async fn open(self: &Rc<Self>, path: PathBuf, max_line: usize) -> io::Result<Log> {
+    pub(crate) async fn open(self: &Rc<Self>, wanted: Wanted) -> io::Result<Log> {
+        let Wanted { path, max_line, counts } = wanted;
         self.start()?;
         let number = self.next.get();
         self.next.set(number + 1);
-        let written = Arc::default();
+        let written = Arc::new(counts.as_deref().map(Written::at).unwrap_or_default());
         let log = Log { logger: Rc::clone(self), number, written: Arc::clone(&written) };
         log.ask(Command::Open { log: number, path, max_line, written }).await?;
         Ok(log)
@@ -169,8 +183,8 @@ impl Log {
     }
 
     /// What became of all output so far.
-    pub(crate) fn written(&self) -> &Written {
-        &self.written
+    pub(crate) fn written(&self) -> Logged {
+        self.written.now()
     }
 
     /// Waits until all streams have ended, but not longer than `limit`.

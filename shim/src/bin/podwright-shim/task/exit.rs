@@ -8,14 +8,14 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use api::events::{TaskExit, TaskOom, topic};
+use shim::record::Logged;
 
 use super::Task;
 use super::observe::timestamp;
-use crate::log::{Log, Written};
+use crate::log::Log;
 use crate::pod::Pod;
 use crate::reactor::{self, Exit};
 
@@ -79,11 +79,8 @@ async fn follow(pod: &Rc<Pod>, task: &Rc<Task>) -> (Exit, bool) {
 fn record(task: &Task, exit: &Exit, oom_killed: bool) -> String {
     let at = exit.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let signal = exit.signal.map_or_else(|| "null".to_owned(), |signal| signal.to_string());
-    let log = task.init.streams.log().map(Log::written);
-    let count =
-        |of: fn(&Written) -> &AtomicU64| log.map_or(0, |log| of(log).load(Ordering::Relaxed));
-    let (bytes, lost) = (count(|log| &log.bytes), count(|log| &log.lost_bytes));
-    let lines = count(|log| &log.lost_lines);
+    let logged = task.init.streams.log().map(Log::written).unwrap_or_default();
+    let Logged { bytes, lost_bytes: lost, lost_lines: lines } = logged;
     format!(
         "{{\"id\":\"{}\",\"pid\":{},\"status\":{},\"exited_at_ns\":{at},\"oom_killed\":{oom_killed},\"signal\":{signal},\
          \"log_bytes\":{bytes},\"log_lost_bytes\":{lost},\"log_lost_lines\":{lines}}}\n",

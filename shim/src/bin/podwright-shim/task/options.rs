@@ -7,6 +7,8 @@ use api::runc;
 use api::types::Mount;
 use prost_types::Any;
 
+use shim::record::LOGGED;
+
 use super::stdio::Extras;
 use crate::log::{self, DEFAULT_MAX};
 use crate::rpc::Failure;
@@ -52,7 +54,12 @@ fn from_podwright(options: CreateOptions) -> Result<(Runtime, Options, Extras), 
             .ok_or_else(|| Failure::invalid(format_args!("log path {path:?} is not absolute")))?,
     };
     let longest = usize::try_from(options.log_max_line).unwrap_or(0);
-    let log = Some((path_of_log.to_owned(), if longest == 0 { DEFAULT_MAX } else { longest }));
+    let exit_path = path(&options.exit_path);
+    let log = Some(log::Wanted {
+        path: path_of_log.to_owned(),
+        max_line: if longest == 0 { DEFAULT_MAX } else { longest },
+        counts: exit_path.as_ref().map(|path| path.with_file_name(LOGGED)),
+    });
     let runtime = Runtime {
         binary: or(&options.runtime, "runc"),
         root: path(&options.runtime_root),
@@ -63,7 +70,7 @@ fn from_podwright(options: CreateOptions) -> Result<(Runtime, Options, Extras), 
     let paths = Options {
         users: path(&options.user_namespace).zip(path(&options.mapped_root)),
         owner,
-        exit_path: path(&options.exit_path),
+        exit_path,
         pid_path: path(&options.pid_path),
         volumes: options.volumes,
         ..Options::default()

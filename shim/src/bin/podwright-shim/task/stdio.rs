@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::process::Stdio;
 use std::rc::Rc;
@@ -40,8 +40,8 @@ pub(crate) struct Names {
 /// What only podwright's own daemon asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
-    /// The CRI log file, or an empty path for none, and the length at which its lines are split.
-    pub(crate) log: Option<(PathBuf, usize)>,
+    /// The CRI log.
+    pub(crate) log: Option<log::Wanted>,
     /// Standard input is a pipe that stays open until it is closed.
     pub(crate) stdin: bool,
     /// Standard input ends with the first that was attached to it.
@@ -101,8 +101,8 @@ impl Streams {
     ) -> io::Result<(Self, Ends)> {
         let mut streams =
             Self { stdin_once: extras.stdin_once, owner: extras.owner, ..Self::default() };
-        if let Some((path, max_line)) = extras.log {
-            streams.log = Some(logger.open(path, max_line).await?);
+        if let Some(wanted) = extras.log {
+            streams.log = Some(logger.open(wanted).await?);
         }
         if names.terminal {
             let null = || Stdio::null();
