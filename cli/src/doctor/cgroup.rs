@@ -47,7 +47,7 @@ pub(super) fn findings(node: &Node, settings: &Settings) -> Vec<Finding> {
         findings.push(fix(
             ABOUT,
             "the driver is systemd, which does not run",
-            "leave cgroup_driver out",
+            "set cgroup.driver to \"auto\"",
         ));
     }
     findings
