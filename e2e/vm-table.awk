@@ -29,8 +29,9 @@ $1 == "test" && $3 == "..." {
     if (!(row in known)) { known[row] = ++rows; named[rows] = row }
     at = row SUBSEP machine SUBSEP runtime($2)
     shows[machine, runtime($2)] = 1
+    # One that the end of the machine cut short has no word there.
     if ($4 == "ok") passed[at]++
-    else { failed[at]++; wrong[++failures] = sprintf("%-18s %s", whole, $2) }
+    else if ($4 != "") { failed[at]++; wrong[++failures] = sprintf("%-18s %s", whole, $2) }
     ran++
 }
 

@@ -109,6 +109,30 @@ on_each_runtime! {
         pod.end();
     }
 
+    /// As the kubelet has it on cgroup v2.
+    fn one_that_is_a_group_dies_whole_for_want_of_memory(world) {
+        if world.sh("stat -fc %T /sys/fs/cgroup") != "cgroup2fs\n" {
+            println!("skipped: groups are cgroup v2's");
+            return;
+        }
+        world.pull(BUSYBOX);
+        let pod = world.pod("group");
+        let run = |name: &str, group: &str| {
+            // Without a group the shell goes on after its child.
+            let line = "dd if=/dev/zero of=/dev/null bs=64M; exit 5";
+            let mut config = container(name, BUSYBOX, &shell(line));
+            let resources = config.linux.as_mut().unwrap().resources.as_mut().unwrap();
+            resources.memory_limit_in_bytes = 16 << 20;
+            resources.memory_swap_limit_in_bytes = 16 << 20;
+            resources.unified.insert("memory.oom.group".into(), group.into());
+            let status = world.ended(&pod.run(config));
+            (status.exit_code, status.reason)
+        };
+        assert_eq!(run("whole", "1"), (137, "OOMKilled".to_owned()));
+        assert_eq!(run("each", "0").0, 5);
+        pod.end();
+    }
+
     /// The kernel's counter and the exit come at the same moment, and the one must not be read before the other.
     fn each_of_many_that_run_out_of_memory_says_so(world) {
         world.pull(BUSYBOX);
