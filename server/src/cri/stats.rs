@@ -7,8 +7,8 @@ use tonic::{Response, Status};
 
 use super::from_proto::StatsFilter;
 use super::to_proto::stats as to_proto;
-use crate::container::stats::{self, Written};
 use crate::container::Container;
+use crate::container::stats::{self, Written};
 use crate::sandbox::stats::{interfaces, sample as pod_sample};
 use crate::sandbox::{Pods, Sandbox};
 use crate::telemetry::blocking;
