@@ -76,6 +76,8 @@ struct Batch {
 
 enum Job {
     Commit(Batch),
+    /// Is committed with the next batch, and before the next scan.
+    Note(Write),
     Scan(&'static str, mpsc::SyncSender<Result<Entries>>),
     /// Has the copies of a table be those of these records.
     Agree(&'static str, Entries),
@@ -161,6 +163,21 @@ impl Store {
         if let Err(err) = queued {
             tracing::error!(%err, "record not kept");
         }
+    }
+
+    /// Keeps `value` under `key` with the next commit that comes, at the latest in a moment, and before any read. For
+    /// what is true whether it is on record or not, and is told by something else after a crash.
+    ///
+    /// # Errors
+    /// When the value cannot be kept at all.
+    pub(crate) fn note<T: Serialize>(
+        &self,
+        table: &'static str,
+        key: &str,
+        value: &T,
+    ) -> Result<()> {
+        let write = encode(table, key, value)?;
+        self.jobs.send(Job::Note(write)).map_err(|_| writer_gone())
     }
 
     /// Returns when every write that was asked for before is durable.

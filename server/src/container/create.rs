@@ -73,7 +73,9 @@ pub(crate) async fn create(
         Intent { id: id.clone(), sandbox_id: request.sandbox_id.clone(), plan: plan.clone() };
     operation.enter("recording the intent")?;
     let create = async {
-        node.store.put(TABLE, id.as_str(), &Record::Intent(intent.clone())).await?;
+        // Not waited for: until the container is on record itself, what a crash leaves bears its id, below our own
+        // directories, and the next start gives back what is there and nobody's.
+        node.store.note(TABLE, id.as_str(), &Record::Intent(intent.clone()))?;
         let layers: Vec<LayerId> =
             image.layers().iter().cloned().chain(volume::layers(&volumes)).collect();
         let held = node.images.hold(id.as_str(), &layers);

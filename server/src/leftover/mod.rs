@@ -1,7 +1,7 @@
 //! What the host holds under our names and no record names: found, told, and given back.
 //!
 //! One code for the sweep of a start and for `podwright fsck`, safe beside running operations by the order in
-//! which it looks: a durable record precedes every effect, and is forgotten only after the last; so when the host's
+//! which it looks: a record is asked for before every effect, and forgotten only after the last; so when the host's
 //! objects are listed first and the records read then, an object that no record names belongs to nobody, or went
 //! meanwhile. What went is sorted out by another look at the host.
 //!

@@ -204,9 +204,9 @@ impl Sandbox {
         }
     }
 
-    /// Writes the record; durable when this returns.
-    pub(crate) async fn keep(&self, node: &Node) -> Result<()> {
-        node.store.put(TABLE, self.id().as_str(), &self.record()).await
+    /// Writes the record as it is now; durable when the future is done.
+    pub(crate) fn keep(&self, node: &Node) -> impl Future<Output = Result<()>> + Send + use<> {
+        node.store.put(TABLE, self.id().as_str(), &self.record())
     }
 }
 

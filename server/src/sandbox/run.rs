@@ -53,11 +53,8 @@ pub(crate) async fn run(
     let intent = plan(pods, config, runtime_handler)?;
     let sandbox = Arc::new(Sandbox::new(intent.record));
     operation.enter("recording the intent")?;
-    let run = async {
-        sandbox.keep(&pods.node).await?;
-        bring_up(pods, &sandbox, intent.network, operation).await
-    };
-    match run.await {
+    let kept = sandbox.keep(&pods.node);
+    match bring_up(pods, &sandbox, intent.network, kept, operation).await {
         Ok(()) => Ok(sandbox.id().clone()),
         // A record that could not be kept may be there all the same.
         Err(err) => {
@@ -150,6 +147,7 @@ async fn bring_up(
     pods: &Arc<Pods>,
     sandbox: &Arc<Sandbox>,
     network: Option<(Arc<cni::Network>, cni::Attachment)>,
+    kept: impl Future<Output = Result<()>>,
     operation: &Operation,
 ) -> Result<()> {
     let node = &pods.node;
@@ -180,6 +178,9 @@ async fn bring_up(
 
     operation.enter("attaching the network and starting the shim")?;
     let attach = async {
+        // What was made so far ends with the boot, and bears the pod's id: the next start finds it. What plugins write
+        // down may outlast both.
+        kept.await?;
         match network {
             Some((network, attachment)) => {
                 let _attaching = pods.networks.attaching.read().await;

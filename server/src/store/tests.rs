@@ -163,6 +163,33 @@ async fn writes_of_many_tasks_are_all_kept() {
     assert!(all.iter().all(|(key, n)| key.parse::<u32>().unwrap() == *n));
 }
 
+#[tokio::test]
+async fn what_is_noted_goes_with_the_next_commit_and_is_seen_by_every_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let all = || {
+        let store = store.clone();
+        tokio::task::spawn_blocking(move || store.load::<String>("pods"))
+    };
+    store.note("pods", "x", &"intended").unwrap();
+    let expected = |value: &str| [("x".to_owned(), value.to_owned())];
+    assert_eq!(all().await.unwrap().unwrap(), expected("intended"));
+    store.note("pods", "x", &"noted").unwrap();
+    store.put("pods", "x", &"whole").await.unwrap();
+    assert_eq!(all().await.unwrap().unwrap(), expected("whole"));
+    store.note("pods", "y", &"undone").unwrap();
+    store.delete("pods", "y").await.unwrap();
+    assert_eq!(all().await.unwrap().unwrap(), expected("whole"));
+    // Without anybody who waits, it is there after a moment all the same.
+    store.note("pods", "z", &"alone").unwrap();
+    let copy = dir.path().join("copies/pods/z");
+    let start = std::time::Instant::now();
+    while !copy.exists() {
+        assert!(start.elapsed() < writer::RETRY * 20, "nobody wrote it");
+        tokio::time::sleep(writer::RETRY / 20).await;
+    }
+}
+
 #[test]
 fn a_record_of_another_version_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 //!
 //! An engine that failed, or panicked, is not asked again: it is closed, and opened anew before the next write, since a
 //! full disk, say, has room again at some time. Whoever waits for a write is told. What nobody waits for, and what has to be
-//! forgotten in any case, is owed, and tried again until it is done.
+//! forgotten in any case, is owed, and tried again until it is done; what was only noted is owed from the beginning.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,7 +56,16 @@ impl<E: Engine> Writer<E> {
                 None => self.next(queue),
             };
             match job {
+                Ok(Job::Note(write)) => {
+                    if self.owed.is_empty() {
+                        self.tried = Instant::now();
+                    }
+                    self.owed.insert((write.table, write.key), write.value);
+                }
                 Ok(Job::Scan(table, answer)) => {
+                    if !self.owed.is_empty() {
+                        self.commit(Vec::new());
+                    }
                     let scanned = caught(|| self.engine().and_then(|engine| engine.scan(table)));
                     answer.send(scanned).ok();
                 }
