@@ -218,7 +218,7 @@ async fn take_down(pods: &Pods, sandbox: &Sandbox, containers: &[Arc<Container>]
     let _verb = sandbox.verb.lock().await;
     sandbox.apply(Event::Down).ok();
     join_all(containers.iter().map(|container| lost(pods, container))).await;
-    if let Err(err) = sandbox::stop::give_back(&pods.node, sandbox).await {
+    if let Err(err) = sandbox::stop::give_back(&pods.node, sandbox, true, async {}).await {
         tracing::warn!(sandbox = %sandbox.id(), %err, "kept for the next stop of the pod");
     }
 }

@@ -32,10 +32,6 @@ pub(crate) async fn stop(pods: &Pods, sandbox: &Sandbox, operation: &Operation) 
         kill(container, shim.as_deref()).await
     });
     let killed: Vec<Result<()>> = join_all(kills).await;
-    let forgotten = match &shim {
-        Some(shim) => join_all(containers.iter().map(|container| shim.forget(container))).await,
-        None => Vec::new(),
-    };
 
     operation.enter("releasing the pod's network and namespaces")?;
     let was_up = sandbox.is_ready();
@@ -45,14 +41,16 @@ pub(crate) async fn stop(pods: &Pods, sandbox: &Sandbox, operation: &Operation) 
     if was_up {
         pods.node.happened.of_sandbox(sandbox.id(), Became::Stopped);
     }
-    // With a runtime that hangs it would not end in time, and is ended with its other resources.
-    if let Some(shim) = &shim
-        && forgotten.into_iter().all(|done| done)
-    {
-        shim.shut_down().await;
-    }
-    sandbox.set_shim(None);
-    let given_back = give_back(&pods.node, sandbox).await;
+    let shim_ended = async {
+        let Some(shim) = &shim else { return };
+        let forgets = containers.iter().map(|container| shim.forget(container));
+        // With a runtime that hangs it would not end in time, and is ended with its other resources.
+        if join_all(forgets).await.into_iter().all(|done| done) {
+            shim.shut_down().await;
+        }
+        sandbox.set_shim(None);
+    };
+    let given_back = give_back(&pods.node, sandbox, was_up, shim_ended).await;
     for (container, killed) in containers.iter().zip(killed) {
         // One whose shim said nothing of its end: with that shim gone, its watcher sees to it.
         let ended = tokio::time::timeout(SETTLE, container.not_running()).await;
@@ -63,23 +61,33 @@ pub(crate) async fn stop(pods: &Pods, sandbox: &Sandbox, operation: &Operation) 
     given_back
 }
 
-/// Releases all that a pod holds but its directory, and keeps its record. The caller holds the sandbox's verb.
+/// Releases all that a pod holds but its directory, and keeps its record if that or anything before, `changed`, has
+/// changed it. `meanwhile` is done beside the giving back of the network, which has nothing to do with it, and before
+/// the rest. The caller holds the sandbox's verb.
 ///
 /// # Errors
 /// The first thing that could not be released; it stays in the sandbox's plan.
-pub(crate) async fn give_back(node: &Node, sandbox: &Sandbox) -> Result<()> {
-    let (mut plan, given): (Vec<_>, Vec<_>) = sandbox
-        .now()
-        .plan
-        .into_iter()
-        .partition(|resource| matches!(resource, Resource::Directory { .. }));
-    let mut failure = None;
-    for (resource, err) in resource::release(&given, &node.hands).await {
-        plan.push(resource);
-        failure.get_or_insert(err);
-    }
+pub(crate) async fn give_back(
+    node: &Node,
+    sandbox: &Sandbox,
+    changed: bool,
+    meanwhile: impl Future<Output = ()>,
+) -> Result<()> {
+    let mut plan = sandbox.now().plan;
+    let given = plan.iter().filter(|resource| !matches!(resource, Resource::Directory { .. }));
+    let (network, rest): (Vec<Resource>, Vec<Resource>) =
+        given.cloned().partition(|resource| matches!(resource, Resource::Attachment { .. }));
+    let (mut left, ()) = tokio::join!(resource::release(&network, &node.hands), meanwhile);
+    left.extend(resource::release(&rest, &node.hands).await);
+    // What is left stays in its order.
+    plan.retain(|resource| {
+        let given = network.contains(resource) || rest.contains(resource);
+        !given || left.iter().any(|(one, _)| one == resource)
+    });
     sandbox.set_plan(plan);
     // A full disk is no reason not to end a pod.
-    sandbox.keep_somehow(node).await;
-    failure.map_or(Ok(()), Err)
+    if changed || !(network.is_empty() && rest.is_empty()) {
+        sandbox.keep_somehow(node).await;
+    }
+    left.into_iter().next().map_or(Ok(()), |(_, err)| Err(err))
 }
