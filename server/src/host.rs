@@ -18,6 +18,7 @@ pub(crate) mod owners;
 pub(crate) mod process;
 pub(crate) mod selinux;
 pub(crate) mod storage;
+mod systemd;
 pub(crate) mod usage;
 
 /// What the node is and may do.
@@ -27,6 +28,8 @@ pub(crate) struct Host {
     pub boot_id: String,
     pub cgroup_v2: bool,
     pub cgroup_driver: CgroupDriver,
+    /// Whether systemd's scopes have a policy for when memory runs out.
+    pub scopes_have_oom_policy: bool,
     /// Without CAP_SYS_RESOURCE `oom_score_adj` cannot be lowered nor hard limits raised.
     pub sys_resource: bool,
     /// Our own, below which no container's can go without CAP_SYS_RESOURCE.
@@ -82,6 +85,8 @@ const HYBRID_ORDER: [&str; 3] = ["runc", "youki", "crun"];
 /// Searched besides PATH: a service's PATH is often short.
 const EXTRA_PATH: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 const CAP_SYS_RESOURCE: u32 = 24;
+/// The first systemd whose scopes have an `OOMPolicy=`; those before refuse a scope that names one.
+const OOM_POLICY: u32 = 253;
 
 impl Host {
     /// Reads the facts and settles what the configuration leaves open.
@@ -99,10 +104,13 @@ impl Host {
         if let Some(name) = config.handlers.keys().find(|name| !handlers.contains_key(*name)) {
             tracing::warn!("handlers.{name}: this node has no such runtime");
         }
+        let cgroup_driver = driver(config.cgroup_driver, cgroup_v2, has_systemd())?;
         Ok(Self {
             boot_id: read("/proc/sys/kernel/random/boot_id")?,
             cgroup_v2,
-            cgroup_driver: driver(config.cgroup_driver, cgroup_v2, has_systemd())?,
+            cgroup_driver,
+            scopes_have_oom_policy: cgroup_driver == CgroupDriver::Systemd
+                && systemd::version().is_some_and(|version| version >= OOM_POLICY),
             sys_resource: effective & (1 << CAP_SYS_RESOURCE) != 0,
             oom_score_adj: read("/proc/self/oom_score_adj")?.parse().unwrap_or(0),
             bounding: capability_mask(&status, "CapBnd:"),

@@ -99,7 +99,8 @@ fn limited(name: &str) -> ContainerConfig {
         cpu_quota: 50_000,
         cpu_shares: 512,
         memory_limit_in_bytes: 64 << 20,
-        unified: [("pids.max".into(), "77".into()), ("memory.high".into(), "62914560".into())]
+        unified: [("pids.max", "77"), ("memory.high", "62914560"), ("memory.oom.group", "1")]
+            .map(|(file, value)| (file.into(), value.into()))
             .into(),
         ..Default::default()
     };

@@ -30,6 +30,7 @@ pub(crate) fn node(config: &Config, host: &Host) -> Result<Node> {
     Ok(Node {
         cgroup_v2: host.cgroup_v2,
         cgroup_driver: host.cgroup_driver,
+        scopes_have_oom_policy: host.scopes_have_oom_policy,
         capabilities: host.bounding,
         oom_score_adj_floor: (!host.sys_resource).then_some(host.oom_score_adj),
         swap_limits: swap_limits(host.cgroup_v2),

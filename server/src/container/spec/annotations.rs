@@ -13,6 +13,8 @@ const CRUN_SUBGROUP: &str = "run.oci.systemd.subgroup";
 /// A property of a container's scope, and its value as D-Bus writes it: systemd forgets scopes that failed, too, as
 /// those do in which memory ran out, whether or not somebody still reaches it to say so.
 const COLLECT: (&str, &str) = ("org.systemd.property.CollectMode", "'inactive-or-failed'");
+/// Another: `memory.oom.group` in systemd's words, which sets the file as it sees fit whenever it writes a scope's limits.
+const OOM_POLICY: (&str, &str) = ("org.systemd.property.OOMPolicy", "'kill'");
 
 pub(super) fn all(input: &Input<'_>) -> HashMap<String, String> {
     let Input { config, place, handler, .. } = *input;
@@ -25,6 +27,10 @@ pub(super) fn all(input: &Input<'_>) -> HashMap<String, String> {
     all.insert(CRUN_SUBGROUP.to_owned(), String::new());
     if input.node.cgroup_driver == CgroupDriver::Systemd {
         all.insert(COLLECT.0.to_owned(), COLLECT.1.to_owned());
+        let group = config.resources.unified.get("memory.oom.group");
+        if input.node.scopes_have_oom_policy && group.is_some_and(|value| value == "1") {
+            all.insert(OOM_POLICY.0.to_owned(), OOM_POLICY.1.to_owned());
+        }
     }
     all
 }
@@ -71,7 +77,7 @@ fn ours(input: &Input<'_>) -> Vec<(&'static str, String)> {
 mod tests {
     use super::super::super::config::Resources;
     use super::super::fixture::plain;
-    use super::{COLLECT, CgroupDriver};
+    use super::{COLLECT, CgroupDriver, OOM_POLICY};
 
     #[test]
     fn only_those_that_the_handler_admits_and_never_in_our_place() {
@@ -107,6 +113,18 @@ mod tests {
         fixture.node.cgroup_driver = CgroupDriver::Systemd;
         fixture.place.cgroup_parent = "kubepods-pod1.slice".into();
         assert_eq!(fixture.json()["annotations"][COLLECT.0], COLLECT.1);
+    }
+
+    #[test]
+    fn systemd_is_told_who_ends_as_a_whole_where_it_knows_that_word() {
+        let mut fixture = plain();
+        fixture.node.cgroup_driver = CgroupDriver::Systemd;
+        fixture.place.cgroup_parent = "kubepods-pod1.slice".into();
+        assert!(fixture.json()["annotations"].get(OOM_POLICY.0).is_none(), "an older systemd");
+        fixture.node.scopes_have_oom_policy = true;
+        assert_eq!(fixture.json()["annotations"][OOM_POLICY.0], OOM_POLICY.1);
+        fixture.config.resources.unified.insert("memory.oom.group".into(), "0".into());
+        assert!(fixture.json()["annotations"].get(OOM_POLICY.0).is_none());
     }
 
     #[test]

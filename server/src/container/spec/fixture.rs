@@ -159,6 +159,7 @@ pub(super) fn plain() -> Fixture {
         node: Node {
             cgroup_v2: true,
             cgroup_driver: CgroupDriver::Cgroupfs,
+            scopes_have_oom_policy: false,
             capabilities: CAPABILITIES,
             oom_score_adj_floor: None,
             swap_limits: true,

@@ -11,6 +11,8 @@ use crate::config::CgroupDriver;
 pub(crate) struct Node {
     pub cgroup_v2: bool,
     pub cgroup_driver: CgroupDriver,
+    /// Whether systemd's scopes have a policy for when memory runs out.
+    pub scopes_have_oom_policy: bool,
     /// The capabilities that we hold and may hand on, bit n for capability n.
     pub capabilities: u64,
     /// Where `oom_score_adj` cannot be lowered: the value below which nothing can go.
