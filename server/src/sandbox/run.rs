@@ -180,7 +180,9 @@ async fn bring_up(
     let attach = async {
         // What was made so far ends with the boot, and bears the pod's id: the next start finds it. What plugins write
         // down may outlast both.
+        let waiting = operation.waits_for("the record of the intent");
         kept.await?;
+        drop(waiting);
         match network {
             Some((network, attachment)) => {
                 let _attaching = pods.networks.attaching.read().await;
