@@ -107,10 +107,14 @@ async fn forward(
     let up = async {
         let mut buffer = vec![0; READ];
         while let Ok(count @ 1..) = local_read.read(&mut buffer).await {
-            to.send(Message::Binary([&[DATA], &buffer[..count]].concat().into())).await?;
+            let message = Message::Binary([&[DATA], &buffer[..count]].concat().into());
+            if to.send(message).await.is_err() {
+                break;
+            }
         }
-        to.send(Message::Binary(vec![session::CLOSE, DATA].into())).await?;
-        std::future::pending::<anyhow::Result<()>>().await
+        to.send(Message::Binary(vec![session::CLOSE, DATA].into())).await.ok();
+        // Nothing can be sent any more, or need be: what is received tells how it ends.
+        std::future::pending().await
     };
     let down = async {
         // The first message of each channel is its port.
