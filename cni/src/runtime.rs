@@ -310,12 +310,8 @@ impl Runtime {
         let (plugin, cni_version) = (plugin.kind(), network.cni_version());
         let native = Some(self).filter(|runtime| runtime.native);
         let native = native.and_then(|_| native::plan(plugin, fields, cni_version, attachment))?;
-        let (version, bin_dirs) = (network.version(), self.bin_dirs.as_slice());
-        let network = network.name();
-        Some((
-            native,
-            Job { verb, plugin, network, cni_version, version, attachment, bin_dirs, deadline },
-        ))
+        let (version, network) = (network.version(), network.name());
+        Some((native, Job { verb, plugin, network, cni_version, version, attachment, deadline }))
     }
 
     fn call<'a>(

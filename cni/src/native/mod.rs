@@ -12,7 +12,7 @@
 //! when the kernel ends it.
 
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use crate::attachment::Attachment;
@@ -65,9 +65,6 @@ pub(crate) struct Job<'a> {
     pub(crate) cni_version: &'a str,
     pub(crate) version: SpecVersion,
     pub(crate) attachment: &'a Attachment,
-    /// Where executables of plugins are.
-    #[allow(dead_code, reason = "for who writes rules as the node's plugins would")]
-    pub(crate) bin_dirs: &'a [PathBuf],
     pub(crate) deadline: &'a Deadline,
 }
 
