@@ -10,11 +10,14 @@ const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_FLAGS: u16 = 8;
+/// An rtmsg.
+const ROUTE_LEN: usize = 12;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -72,7 +75,8 @@ fn ip(value: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(value).ok().map(IpAddr::from)
 }
 
-fn bytes(addr: IpAddr) -> Vec<u8> {
+/// As the kernel reads it.
+pub(crate) fn bytes(addr: IpAddr) -> Vec<u8> {
     match addr {
         IpAddr::V4(addr) => addr.octets().to_vec(),
         IpAddr::V6(addr) => addr.octets().to_vec(),
@@ -145,8 +149,8 @@ impl Way {
     }
 
     fn message(&self, kind: u16, flags: u16, scope: u8, protocol: u8, unicast: u8) -> Message {
-        // An rtmsg: family, lengths of the prefixes, type of service, table, protocol, scope, type, flags.
-        let fixed = [
+        // Family, lengths of the prefixes, type of service, table, protocol, scope, type, flags.
+        let fixed: [u8; ROUTE_LEN] = [
             family(self.dst.addr),
             self.dst.prefix,
             0,
@@ -168,6 +172,17 @@ impl Way {
         }
         message.with_u32(RTA_OIF, self.index)
     }
+}
+
+/// The index of the link by which `addr` is reached; `None` if by none.
+pub(crate) fn link_to(socket: &Socket, addr: IpAddr) -> Option<u32> {
+    let mut fixed = [0; ROUTE_LEN];
+    fixed[0] = family(addr);
+    fixed[1] = IpNet::alone(addr).prefix;
+    let asked = Message::new(RTM_GETROUTE, 0, &fixed).with(RTA_DST, &bytes(addr));
+    let bodies = socket.ask(asked).ok()?;
+    let mut all = bodies.iter().flat_map(|body| attributes(body, ROUTE_LEN));
+    all.find(|(kind, _)| *kind == RTA_OIF).and_then(|(_, index)| u32_at(index, 0))
 }
 
 /// The addresses of a link, those of the family of `of` where it is given.

@@ -11,6 +11,16 @@ use crate::error::{Error, Result};
 /// No interface name in Linux is longer.
 const MAX_IFNAME: usize = 15;
 
+/// Whether Linux has an interface of that name.
+pub(crate) fn is_ifname(name: &str) -> bool {
+    let odd = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
+    !name.is_empty()
+        && name.len() <= MAX_IFNAME
+        && name != "."
+        && name != ".."
+        && !name.contains(odd)
+}
+
 /// One interface of one container. Serializable, so that a caller can record it with its network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attachment {
@@ -50,13 +60,7 @@ impl Attachment {
             return Err(Error::invalid(format!("{:?} is not a container id", self.container_id)));
         }
         let name = &self.ifname;
-        let odd = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
-        if name.is_empty()
-            || name.len() > MAX_IFNAME
-            || name == "."
-            || name == ".."
-            || name.contains(odd)
-        {
+        if !is_ifname(name) {
             return Err(Error::invalid(format!("{name:?} is not a name for an interface")));
         }
         for (key, value) in &self.args {

@@ -83,8 +83,18 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// The link `name`.
+    pub(crate) fn find(socket: &Socket, name: &str) -> io::Result<Self> {
+        Self::from_reply(socket.ask(get(name)))
+    }
+
+    /// The link of that index.
+    pub(crate) fn of_index(socket: &Socket, index: u32) -> io::Result<Self> {
+        Self::from_reply(socket.ask(Message::new(RTM_GETLINK, 0, &fixed(0, index, 0, 0))))
+    }
+
     /// The first link of a reply.
-    pub(crate) fn from_reply(reply: Reply) -> io::Result<Self> {
+    fn from_reply(reply: Reply) -> io::Result<Self> {
         let bodies = reply?;
         let missing =
             || io::Error::new(io::ErrorKind::InvalidData, "an unexpected netlink message");

@@ -185,6 +185,11 @@ fn address_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<IpAddr>, D:
 }
 
 impl IpNet {
+    /// The network of one address.
+    pub(crate) fn alone(addr: IpAddr) -> Self {
+        Self { addr, prefix: if addr.is_ipv4() { 32 } else { 128 } }
+    }
+
     /// The network that the address is in.
     pub(crate) fn network(&self) -> Self {
         let addr = match self.addr {

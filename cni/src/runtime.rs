@@ -287,7 +287,7 @@ impl Runtime {
         if let Some((native, job)) = self.native(step, &fields) {
             return native.add(&job, step.config.previous);
         }
-        let config = object(&fields)?;
+        let config = step.config.with_previous(fields)?;
         let call = self.call(step.verb, step.config.plugin.kind(), Some(step.attachment), &config);
         let printed = plugin::execute(&call, step.deadline)?;
         CniResult::parse(&printed, step.config.network.cni_version())
@@ -299,7 +299,7 @@ impl Runtime {
         if let Some((native, job)) = self.native(step, &fields) {
             return native.del(&job, step.config.previous);
         }
-        let config = object(&fields)?;
+        let config = step.config.with_previous(fields)?;
         let call = self.call(step.verb, step.config.plugin.kind(), Some(step.attachment), &config);
         plugin::execute(&call, step.deadline).map(drop)
     }
@@ -350,14 +350,11 @@ impl<'a> Config<'a> {
         Self { network, plugin, previous: None, capabilities: NONE }
     }
 
+    /// All but the result of the plugin before.
     fn fields(&self) -> Result<Fields> {
         let mut fields = self.plugin.fields.clone();
         fields.insert("name".to_owned(), raw(self.network.name())?);
         fields.insert("cniVersion".to_owned(), raw(self.network.cni_version())?);
-        if let Some(previous) = self.previous {
-            let (text, version) = (self.network.cni_version(), self.network.version());
-            fields.insert("prevResult".to_owned(), raw(&previous.in_version(text, version))?);
-        }
         let declared = self.plugin.capabilities().iter();
         let given: BTreeMap<_, _> =
             declared.filter_map(|name| Some((name, self.capabilities.get(name)?))).collect();
@@ -368,12 +365,16 @@ impl<'a> Config<'a> {
     }
 
     fn bytes(&self) -> Result<Vec<u8>> {
-        object(&self.fields()?)
+        self.with_previous(self.fields()?)
     }
-}
 
-fn object(fields: &Fields) -> Result<Vec<u8>> {
-    Ok(raw(fields)?.get().as_bytes().to_vec())
+    fn with_previous(&self, mut fields: Fields) -> Result<Vec<u8>> {
+        if let Some(previous) = self.previous {
+            let (text, version) = (self.network.cni_version(), self.network.version());
+            fields.insert("prevResult".to_owned(), raw(&previous.in_version(text, version))?);
+        }
+        Ok(raw(&fields)?.get().as_bytes().to_vec())
+    }
 }
 
 /// The cached result in the network's version. Plugins get it from CNI 0.4 on.

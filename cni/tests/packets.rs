@@ -16,13 +16,6 @@ const OUTSIDE: &str = "192.0.2.2";
 /// How long an answer may take before the question is asked again.
 const ANSWER: Duration = Duration::from_millis(500);
 
-/// A node whose runtime does what it can by itself.
-fn in_process() -> Node {
-    let mut node = Node::new();
-    node.runtime.native = true;
-    node
-}
-
 /// A second machine, on a link with the node. It knows no way to the pods.
 fn outside(node: &Node) -> PathBuf {
     let path = node.netns("outside");
@@ -83,7 +76,7 @@ fn seen(server: &Path, listen: SocketAddr, client: &Path, dial: SocketAddr) -> I
 
 #[test]
 fn a_port_of_the_host_leads_in_and_the_way_out_is_masqueraded() {
-    let node = in_process();
+    let node = Node::in_process();
     let outside = outside(&node);
     // Where the kernel filters what is bridged, a pod reaches itself only by a port that sends back.
     let list = String::from_utf8(node.bridge().bytes().to_vec()).unwrap();
@@ -110,7 +103,7 @@ fn a_port_of_the_host_leads_in_and_the_way_out_is_masqueraded() {
 
 #[test]
 fn datagrams_that_went_astray_find_the_pod_when_it_comes() {
-    let node = in_process();
+    let node = Node::in_process();
     let outside = outside(&node);
     let network = node.bridge();
     let other = mapped(node.pod("pod1"), 18081, 80, "tcp");

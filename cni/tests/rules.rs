@@ -8,13 +8,6 @@ use cni::{Attachment, Network, PortMapping, Runtime};
 use serde_json::{Value, json};
 use support::{Node, network, soon};
 
-/// A node whose runtime does what it can by itself.
-fn in_process() -> Node {
-    let mut node = Node::new();
-    node.runtime.native = true;
-    node
-}
-
 /// Every chain and rule of the node, without what differs by itself.
 fn tables(node: &Node) -> Vec<String> {
     let mut all = Vec::new();
@@ -159,54 +152,9 @@ fn masquerading_is_as_bridge_and_ptp_do_it() {
     same_both_ways(&ptp, &[]);
 }
 
-/// What rules cost, in-process and by executables: the difference that they make to a pod's ADD and DEL.
-#[test]
-#[ignore = "prints figures; run alone, with --nocapture"]
-fn figures() {
-    const PODS: usize = 40;
-    let plain = |node: &Node| {
-        let list = String::from_utf8(node.bridge().bytes().to_vec()).unwrap();
-        let list = list.replace("\"ipMasq\":true", "\"ipMasq\":false");
-        let mut list: Value = serde_json::from_str(&list).unwrap();
-        list["plugins"].as_array_mut().unwrap().truncate(1);
-        Network::parse(list.to_string().as_bytes()).unwrap()
-    };
-    for (name, network) in
-        [("no rules", &plain as &dyn Fn(&Node) -> Network), ("rules", &Node::bridge)]
-    {
-        for native in [true, false] {
-            let mut node = Node::new();
-            node.runtime.native = native;
-            let network = network(&node);
-            let mut took: Vec<[f64; 2]> = Vec::new();
-            for _ in 0..PODS {
-                let pod = mapped(node.pod("pod1"), &[mapping(8080, 80, "tcp", "")]);
-                took.push(node.run(|| {
-                    let timed = |f: &dyn Fn()| {
-                        let start = std::time::Instant::now();
-                        f();
-                        start.elapsed().as_secs_f64() * 1000.0
-                    };
-                    [
-                        timed(&|| drop(node.runtime.add(&network, &pod, &soon()).unwrap())),
-                        timed(&|| node.runtime.del(&network, &pod, &soon()).unwrap()),
-                    ]
-                }));
-                node.remove_netns("pod1");
-            }
-            let median = |at: usize| {
-                let mut all: Vec<f64> = took.iter().map(|pair| pair[at]).collect();
-                all.sort_by(f64::total_cmp);
-                all[PODS / 2]
-            };
-            println!("{name}, native {native}: ADD {:.2} ms, DEL {:.2} ms", median(0), median(1));
-        }
-    }
-}
-
 #[test]
 fn what_was_flushed_comes_back_with_the_next_pod() {
-    let node = in_process();
+    let node = Node::in_process();
     let network = chain(&node, &[V4], &[portmap(&json!({}))]);
     let pods =
         ["pod1", "pod2", "pod3"].map(|id| mapped(node.pod(id), &[mapping(8080, 80, "tcp", "")]));
@@ -235,7 +183,7 @@ fn what_was_flushed_comes_back_with_the_next_pod() {
 #[test]
 fn pods_that_come_at_once_lose_no_rule_and_double_none() {
     const PODS: usize = 12;
-    let node = in_process();
+    let node = Node::in_process();
     let firewall = json!({"type": "firewall", "backend": "iptables"});
     let network = chain(&node, &[V4, V6], &[portmap(&json!({})), firewall]);
     let pods: Vec<_> = (0..PODS)
@@ -268,7 +216,7 @@ fn pods_that_come_at_once_lose_no_rule_and_double_none() {
 
 #[test]
 fn what_no_plugin_wrote_stays() {
-    let node = in_process();
+    let node = Node::in_process();
     let network = chain(&node, &[V4], &[portmap(&json!({}))]);
     let rules = "*nat\n:MINE - [0:0]\n-A POSTROUTING -s 10.78.0.2/32 -j MINE\n-A PREROUTING -p tcp -m tcp --dport 8080 -j MINE\nCOMMIT\n";
     std::fs::write(node.path("rules"), rules).unwrap();

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Job;
 use crate::error::Result;
+use crate::link::Link;
 use crate::result::{CniResult, Interface, Ip, IpNet, Route};
 use crate::version::SpecVersion;
 
@@ -15,6 +16,12 @@ pub(crate) struct Made {
     pub(crate) routes: Vec<Route>,
     /// The resolver configuration, as it is to be printed.
     pub(crate) dns: Option<Value>,
+}
+
+/// A link, in the network namespace at that path; on the node, where it is empty.
+pub(crate) fn interface_of(link: &Link, sandbox: String) -> Interface {
+    let (name, mac) = (link.name.clone(), link.mac.to_string());
+    Interface { name, mac, sandbox, ..Interface::default() }
 }
 
 impl Made {

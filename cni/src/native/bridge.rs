@@ -5,21 +5,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
-use super::answer::{Made, plain_route};
+use super::answer::{self, Made, plain_route};
 use super::host_local::{self, Given};
 use super::interface::{self, Pod, Wanted};
 use super::{Job, dns, keys, masquerade, sysctl};
 use crate::address;
-use crate::attachment::Attachment;
+use crate::attachment::{Attachment, is_ifname};
 use crate::config::Fields;
 use crate::error::Result;
 use crate::link::{self, IFF_PROMISC, IFF_UP, Link, Mac};
 use crate::netlink::Socket;
-use crate::result::{CniResult, Interface, IpNet, Route};
+use crate::result::{CniResult, IpNet, Route};
 
 const DEFAULT_NAME: &str = "cni0";
-/// No interface name in Linux is longer.
-const MAX_NAME: usize = 15;
 /// Everything that is understood; what has to be off is checked below.
 const KEYS: [&str; 18] = [
     "args",
@@ -70,8 +68,6 @@ pub(crate) fn parse(fields: &Fields, attachment: &Attachment) -> Option<Conf> {
         None => DEFAULT_NAME.to_owned(),
         Some(name) => name,
     };
-    let odd = |c: char| c == '/' || c == ':' || c == '%' || c == '\0' || c.is_whitespace();
-    let named = !bridge.is_empty() && bridge.len() <= MAX_NAME && !bridge.contains(odd);
     let wishes = keys::wishes(fields, attachment)?;
     let is_default_gateway = keys::flag(fields, "isDefaultGateway")?;
     let conf = Conf {
@@ -88,7 +84,9 @@ pub(crate) fn parse(fields: &Fields, attachment: &Attachment) -> Option<Conf> {
         ipam: host_local::parse(fields, &wishes)?,
         bridge,
     };
-    let fine = vlan == 0 && named && conf.bridge != "." && conf.bridge != "..";
+    // The kernel would put a number in the place of the other.
+    let named = is_ifname(&conf.bridge) && !conf.bridge.contains('%');
+    let fine = vlan == 0 && named;
     (fine && !(conf.hairpin && conf.promiscuous)).then_some(conf)
 }
 
@@ -119,7 +117,7 @@ fn attach(
     let name = interface::make_pair(host, &pod, pair, job)?;
     let inside = pod.run(|| {
         let socket = Socket::route().map_err(|e| job.refused(format_args!("netlink: {e}")))?;
-        let link = Link::from_reply(socket.ask(link::get(job.ifname())));
+        let link = Link::find(&socket, job.ifname());
         let link = link.map_err(|e| job.refused(format_args!("{:?}: {e}", job.ifname())))?;
         if conf.ipam.is_some() {
             tune(&link.name, conf.detect_duplicates);
@@ -138,18 +136,12 @@ fn attach(
         masquerade::add(masquerade, job, &host_local::nets(&given.ips))?;
     }
     // Its address may be that of a port.
-    let bridge = Link::from_reply(host.ask(link::get(&conf.bridge)))
+    let bridge = Link::find(host, &conf.bridge)
         .map_err(|e| job.refused(format_args!("{:?}: {e}", conf.bridge)))?;
-    let interface = |link: &Link, sandbox: String| Interface {
-        name: link.name.clone(),
-        mac: link.mac.to_string(),
-        sandbox,
-        ..Interface::default()
-    };
     let interfaces = vec![
-        interface(&bridge, String::new()),
-        interface(&port, String::new()),
-        interface(&inside, pod.path.display().to_string()),
+        answer::interface_of(&bridge, String::new()),
+        answer::interface_of(&port, String::new()),
+        answer::interface_of(&inside, pod.path.display().to_string()),
     ];
     let dns = conf.dns.clone().or(given.dns);
     Made { interfaces, ips: given.ips, routes: given.routes, dns }.into_result(job)
@@ -159,7 +151,7 @@ fn attach(
 fn ensure_bridge(conf: &Conf, host: &Socket, job: &Job<'_>) -> Result<Link> {
     let name = conf.bridge.as_str();
     let failed = |e: io::Error| job.refused(format_args!("bridge {name:?}: {e}"));
-    let get = || Link::from_reply(host.ask(link::get(name)));
+    let get = || Link::find(host, name);
     let bridge = match get() {
         Err(e) if e.raw_os_error() == Some(libc::ENODEV) => {
             match host.ask(link::new_bridge(name, conf.mtu)) {

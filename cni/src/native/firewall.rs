@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use super::rules::{self, Addition, Family, Match, Removal, Rule, Step, Table, Target, host};
+use super::rules::{self, Addition, Family, Match, Removal, Rule, Step, Table, Target};
 use super::{Job, keys};
 use crate::attachment::Attachment;
 use crate::config::Fields;
 use crate::error::Result;
-use crate::result::CniResult;
+use crate::result::{CniResult, IpNet};
 use crate::version::SpecVersion;
 
 const FORWARD: &str = "FORWARD";
@@ -83,7 +83,10 @@ fn pod_rules(result: &CniResult, family: Family) -> Vec<Rule> {
     let addresses = result.ips.iter().map(|ip| ip.address.addr.to_canonical());
     let rules = addresses.filter(|addr| Family::of(*addr) == family).map(|addr| {
         let accept = || Rule::new(Target::Accept);
-        [accept().to(host(addr)).when(Match::Established), accept().from(host(addr))]
+        [
+            accept().to(IpNet::alone(addr)).when(Match::Established),
+            accept().from(IpNet::alone(addr)),
+        ]
     });
     rules.flatten().collect()
 }

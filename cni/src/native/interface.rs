@@ -152,7 +152,7 @@ fn settle(ifname: &str, index: u32, job: &Job<'_>) -> Result<()> {
     let soon = job.deadline.within(SETTLES_IN);
     loop {
         // Whoever asks about a link makes newer kernels notice its carrier, without which nothing begins.
-        let link = Link::from_reply(asks.ask(link::get(ifname))).map_err(failed)?;
+        let link = Link::find(&asks, ifname).map_err(failed)?;
         let of = Some(IpAddr::from([0u16; 8]));
         let found = address::of_link(&asks, index, of).map_err(failed)?;
         let has = |flag: u32| found.iter().find(|address| address.flags & flag != 0);
@@ -178,7 +178,7 @@ fn settle(ifname: &str, index: u32, job: &Job<'_>) -> Result<()> {
 /// Waits until the link `name` carries traffic, and gives it.
 pub(crate) fn carries(host: &Socket, name: &str, job: &Job<'_>) -> Result<Link> {
     let failed = |e: io::Error| job.refused(format_args!("{name:?}: {e}"));
-    let get = || Link::from_reply(host.ask(link::get(name))).map_err(failed);
+    let get = || Link::find(host, name).map_err(failed);
     // Asking makes newer kernels find out at once.
     let link = get()?;
     if link.is_up {
@@ -237,7 +237,7 @@ fn remove_here(ifname: &str, want_addresses: bool) -> io::Result<Vec<IpNet>> {
     let pod = Socket::route()?;
     let mut found = Vec::new();
     if want_addresses {
-        let index = match Link::from_reply(pod.ask(link::get(ifname))) {
+        let index = match Link::find(&pod, ifname) {
             Err(e) if is_gone(&e) => return Ok(found),
             link => link?.index,
         };

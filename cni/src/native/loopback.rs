@@ -47,7 +47,7 @@ pub(crate) fn add(job: &Job<'_>, previous: Option<&CniResult>) -> Result<CniResu
 
 fn up() -> std::io::Result<Vec<Address>> {
     let socket = Socket::route()?;
-    let lo = Link::from_reply(socket.ask(link::get(NAME)))?;
+    let lo = Link::find(&socket, NAME)?;
     socket.ask(link::set_flags(lo.index, IFF_UP, IFF_UP))?;
     address::of_link(&socket, lo.index, None)
 }
@@ -57,7 +57,7 @@ pub(crate) fn del(job: &Job<'_>) -> Result<()> {
     let Some(path) = job.netns() else { return Ok(()) };
     let down = || {
         let socket = Socket::route()?;
-        let lo = Link::from_reply(socket.ask(link::get(NAME)))?;
+        let lo = Link::find(&socket, NAME)?;
         socket.ask(link::set_flags(lo.index, 0, IFF_UP)).map(drop)
     };
     netns::run_in(path, down)?.map_err(|e: std::io::Error| job.refused(format_args!("{NAME}: {e}")))

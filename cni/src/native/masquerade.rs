@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::rules::{self, Addition, Family, Removal, Rule, Step, Table, Target, host, name};
+use super::rules::{self, Addition, Family, Removal, Rule, Step, Table, Target, name};
 use super::{Job, keys};
 use crate::config::Fields;
 use crate::error::Result;
@@ -74,7 +74,7 @@ fn steps(network: &str, container_id: &str, addresses: &[IpNet], family: Family)
     for net in addresses.iter().filter(|net| Family::of(net.addr) == family) {
         let own = Rule::new(Target::Accept).to(*net).commented(&comment);
         let rest = Rule::new(Target::Masquerade).not_to(multicast).commented(&comment);
-        let entry = Rule::jump(&chain).from(host(net.addr)).commented(&comment);
+        let entry = Rule::jump(&chain).from(IpNet::alone(net.addr)).commented(&comment);
         steps.extend([
             Step::Own(chain.clone()),
             Step::Last(chain.clone(), own),

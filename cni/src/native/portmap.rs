@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
+use super::rules::name;
 use super::rules::{self, Addition, Family, Match, Protocol, Removal, Rule, Step, Table, Target};
-use super::rules::{host, name};
 use super::{Job, keys};
 use crate::attachment::Attachment;
 use crate::config::Fields;
@@ -244,7 +244,7 @@ fn translation(conf: &Conf, mapping: &Mapping, pod: IpNet) -> Vec<Rule> {
     let base = |target| {
         let rule = Rule::new(target).over(mapping.protocol).when(Match::Port(mapping.host_port));
         match mapping.host_ip.filter(|ip| !ip.is_unspecified()) {
-            Some(ip) => rule.to(host(ip)),
+            Some(ip) => rule.to(IpNet::alone(ip)),
             None => rule,
         }
     };
@@ -253,7 +253,7 @@ fn translation(conf: &Conf, mapping: &Mapping, pod: IpNet) -> Vec<Rule> {
         let mark = || Target::Jump(conf.set_mark.clone().unwrap_or_else(|| SET_MARK.to_owned()));
         rules.push(base(mark()).from(pod));
         if pod.addr.is_ipv4() {
-            rules.push(base(mark()).from(host(Ipv4Addr::LOCALHOST.into())));
+            rules.push(base(mark()).from(IpNet::alone(Ipv4Addr::LOCALHOST.into())));
         }
     }
     let to = SocketAddr::new(pod.addr, mapping.container_port);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::answer::Made;
+use super::answer::{self, Made};
 use super::host_local::{self, Given};
 use super::interface::{self, Pod, Wanted};
 use super::{Job, dns, keys, masquerade};
@@ -13,9 +13,9 @@ use crate::address::{self, RT_SCOPE_HOST, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, Way}
 use crate::attachment::Attachment;
 use crate::config::Fields;
 use crate::error::Result;
-use crate::link::{self, Link};
+use crate::link::Link;
 use crate::netlink::Socket;
-use crate::result::{CniResult, Interface, Ip, IpNet};
+use crate::result::{CniResult, Ip, IpNet};
 
 /// Everything that is understood.
 const KEYS: [&str; 6] = ["args", "dns", "ipMasq", "ipMasqBackend", "ipam", "mtu"];
@@ -57,21 +57,15 @@ fn attach(conf: &Conf, mut given: Given, job: &Job<'_>) -> Result<CniResult> {
     let pod = Pod::open(job)?;
     let name = interface::make_pair(&host, &pod, (None, conf.mtu, None), job)?;
     let inside = pod.run(|| in_pod(&given, job))?;
-    let outside = Link::from_reply(host.ask(link::get(&name)))
-        .map_err(|e| job.refused(format_args!("{name:?}: {e}")))?;
+    let outside =
+        Link::find(&host, &name).map_err(|e| job.refused(format_args!("{name:?}: {e}")))?;
     on_host(&host, &outside, &given.ips, job)?;
     if let Some(masquerade) = &conf.masquerade {
         masquerade::add(masquerade, job, &host_local::nets(&given.ips))?;
     }
-    let interface = |link: &Link, sandbox: String| Interface {
-        name: link.name.clone(),
-        mac: link.mac.to_string(),
-        sandbox,
-        ..Interface::default()
-    };
     let interfaces = vec![
-        interface(&outside, String::new()),
-        interface(&inside, pod.path.display().to_string()),
+        answer::interface_of(&outside, String::new()),
+        answer::interface_of(&inside, pod.path.display().to_string()),
     ];
     let dns = conf.dns.clone().or(given.dns);
     Made { interfaces, ips: given.ips, routes: given.routes, dns }.into_result(job)
@@ -81,7 +75,7 @@ fn attach(conf: &Conf, mut given: Given, job: &Job<'_>) -> Result<CniResult> {
 /// one to the gateway alone, and one to the network by way of it.
 fn in_pod(given: &Given, job: &Job<'_>) -> Result<Link> {
     let socket = Socket::route().map_err(|e| job.refused(format_args!("netlink: {e}")))?;
-    let link = Link::from_reply(socket.ask(link::get(job.ifname())))
+    let link = Link::find(&socket, job.ifname())
         .map_err(|e| job.refused(format_args!("{:?}: {e}", job.ifname())))?;
     let wanted = Wanted { ips: &given.ips, routes: &given.routes };
     interface::configure(&socket, &link, &wanted, job)?;
@@ -90,7 +84,7 @@ fn in_pod(given: &Given, job: &Job<'_>) -> Result<Link> {
         let network = net.network();
         let (index, source) = (link.index, Some(net.addr));
         let way = |dst, gateway, scope| Way { index, dst, gateway, source, scope };
-        let direct = way(alone(gateway), None, RT_SCOPE_LINK);
+        let direct = way(IpNet::alone(gateway), None, RT_SCOPE_LINK);
         let around = way(network, Some(gateway), RT_SCOPE_UNIVERSE);
         todo.push((format!("delete the route to {network}"), Way::delete(index, network)));
         todo.push((format!("add the route to {gateway}"), direct.add()));
@@ -104,8 +98,8 @@ fn on_host(host: &Socket, link: &Link, ips: &[Ip], job: &Job<'_>) -> Result<()> 
     for (net, gateway) in with_gateway(ips) {
         let name = link.name.as_str();
         let failed = |e: io::Error| job.refused(format_args!("{gateway} on {name:?}: {e}"));
-        host.ask(address::add(link.index, alone(gateway))).map_err(failed)?;
-        let (dst, scope) = (alone(net.addr), RT_SCOPE_HOST);
+        host.ask(address::add(link.index, IpNet::alone(gateway))).map_err(failed)?;
+        let (dst, scope) = (IpNet::alone(net.addr), RT_SCOPE_HOST);
         let way = Way { index: link.index, dst, gateway: None, source: None, scope };
         match host.ask(way.add()) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -117,11 +111,6 @@ fn on_host(host: &Socket, link: &Link, ips: &[Ip], job: &Job<'_>) -> Result<()> 
 
 fn with_gateway(ips: &[Ip]) -> impl Iterator<Item = (IpNet, IpAddr)> {
     ips.iter().filter_map(|ip| Some((ip.address, ip.gateway?)))
-}
-
-/// The network of one address.
-fn alone(addr: IpAddr) -> IpNet {
-    IpNet { addr, prefix: if addr.is_ipv4() { 32 } else { 128 } }
 }
 
 pub(crate) fn del(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> Result<()> {

@@ -159,7 +159,7 @@ pub(crate) fn add(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> R
 fn change(conf: &Conf, job: &Job<'_>) -> Result<()> {
     let failed = |e: io::Error| job.refused(format_args!("{:?}: {e}", job.ifname()));
     let socket = Socket::route().map_err(failed)?;
-    let link = Link::from_reply(socket.ask(link::get(job.ifname()))).map_err(failed)?;
+    let link = Link::find(&socket, job.ifname()).map_err(failed)?;
     save(&conf.backup_path(job), &conf.backup(&link)).map_err(failed)?;
     job.check()?;
     socket.all(&conf.changes(link.index)).map_err(|(_, e)| failed(e))
@@ -214,7 +214,7 @@ pub(crate) fn del(conf: &Conf, job: &Job<'_>, _previous: Option<&CniResult>) -> 
 
 fn restore(backup: &Backup, ifname: &str) -> io::Result<()> {
     let socket = Socket::route()?;
-    let index = Link::from_reply(socket.ask(link::get(ifname)))?.index;
+    let index = Link::find(&socket, ifname)?.index;
     let mtu = Some(backup.mtu).filter(|mtu| *mtu > 0).map(|mtu| link::set_mtu(index, mtu));
     let mac = Mac::parse(&backup.mac).map(|mac| link::set_mac(index, mac));
     let queue = backup.queue.map(|queue| link::set_queue(index, queue));

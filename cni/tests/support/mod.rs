@@ -57,6 +57,13 @@ impl Node {
         netns::run_in(&self.netns("host"), f).unwrap()
     }
 
+    /// One whose runtime does what it can by itself.
+    pub(crate) fn in_process() -> Self {
+        let mut node = Self::new();
+        node.runtime.native = true;
+        node
+    }
+
     /// An attachment in a new namespace.
     pub(crate) fn pod(&self, id: &str) -> Attachment {
         let path = self.netns(id);

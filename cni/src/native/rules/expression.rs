@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use super::{Family, Match, Protocol, Rule, Target};
+use crate::address;
 use crate::netlink::{Message, attributes};
 use crate::result::IpNet;
 
@@ -137,22 +138,15 @@ fn data(value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn octets(addr: IpAddr) -> Vec<u8> {
-    match addr {
-        IpAddr::V4(addr) => addr.octets().to_vec(),
-        IpAddr::V6(addr) => addr.octets().to_vec(),
-    }
-}
-
 fn address(all: &mut Vec<Expression>, net: IpNet, offset: u32, operation: u32) {
-    let value = octets(net.network().addr);
+    let value = address::bytes(net.network().addr);
     let len = u32::try_from(value.len()).unwrap_or_default();
     let load = [(1, REGISTER), (2, NETWORK_HEADER), (3, offset), (4, len)];
     all.push(Expression::numbers("payload", &load));
     if u32::from(net.prefix) < len * u8::BITS {
         let ones = IpAddr::from([0xff; 16]);
         let ones = if net.addr.is_ipv4() { IpAddr::from([0xff; 4]) } else { ones };
-        let mask = octets(IpNet { addr: ones, ..net }.network().addr);
+        let mask = address::bytes(IpNet { addr: ones, ..net }.network().addr);
         all.push(masking(&mask));
     }
     all.push(compare(operation, &value));
@@ -243,7 +237,7 @@ fn target(target: &Target, family: Family) -> Expression {
             Expression::older("target", "MASQUERADE", 0, &info)
         }
         Target::DestinationNat(to) => {
-            let mut address = octets(to.ip());
+            let mut address = address::bytes(to.ip());
             address.resize(16, 0);
             let port = to.port().to_be_bytes();
             let flags = NAT_ADDRESS_AND_PORT.to_ne_bytes();

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::{Family, Protocol};
-use crate::netlink::{Message, NLM_F_DUMP, Socket, attributes};
+use crate::netlink::{Message, NLA_F_NESTED, NLM_F_DUMP, Socket, attributes};
 
 /// `NFNL_SUBSYS_CTNETLINK`, as the upper half of a message's kind.
 const CONNTRACK: u16 = 1 << 8;
@@ -17,8 +17,6 @@ const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
-/// An attribute of attributes.
-const NESTED: u16 = 0x8000;
 
 /// A `nfgenmsg`: the family, a version that is 0, and nothing.
 pub(super) const HEAD_LEN: usize = 4;
@@ -43,7 +41,7 @@ pub(crate) fn forget_udp(family: Family, ports: &HashSet<u16>) -> io::Result<()>
         let mut message = Message::new(DELETE, 0, &head(family));
         for (kind, value) in attributes(flow, HEAD_LEN) {
             message = match kind {
-                CTA_TUPLE_ORIG => message.with(kind | NESTED, value),
+                CTA_TUPLE_ORIG => message.with(kind | NLA_F_NESTED, value),
                 CTA_ID | CTA_ZONE => message.with(kind, value),
                 _ => message,
             };

@@ -30,7 +30,7 @@ mod turn;
 
 pub(crate) use flow::forget_udp;
 pub(crate) use route::route_loopback;
-pub(crate) use rule::{Family, Match, Protocol, Rule, Target, host, is_expressible};
+pub(crate) use rule::{Family, Match, Protocol, Rule, Target, is_expressible};
 
 /// A table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

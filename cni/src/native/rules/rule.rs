@@ -237,11 +237,6 @@ pub(crate) fn is_expressible(argument: &str) -> bool {
     !argument.is_empty() && !argument.chars().any(char::is_control)
 }
 
-/// The network of one address.
-pub(crate) fn host(addr: IpAddr) -> IpNet {
-    IpNet { addr, prefix: if addr.is_ipv4() { 32 } else { 128 } }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
