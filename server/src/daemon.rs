@@ -114,7 +114,7 @@ fn tidy_up(pods: &Pods) {
     if pods.sandboxes().is_empty() {
         // A slice is systemd's to remove.
         if pods.node.host.cgroup_driver == CgroupDriver::Cgroupfs {
-            cgroup::remove_if_empty(pods.node.cgroup_parent());
+            cgroup::remove_if_empty(pods.node.cgroup_parent(""));
         }
         rustix::mount::unmount(&config.state, rustix::mount::UnmountFlags::DETACH).ok();
     }

@@ -62,17 +62,16 @@ impl Node {
         self.config.state.join("runtime").join(handler)
     }
 
-    /// The parent cgroup of pods whose configuration names none.
-    pub(crate) fn cgroup_parent(&self) -> &str {
-        match self.config.cgroup_parent.as_str() {
-            "" => spec::cgroup::default_parent(self.host.cgroup_driver),
-            configured => configured,
-        }
+    /// The parent cgroup of a pod: as its configuration names it, or if that is empty, ours.
+    pub(crate) fn cgroup_parent<'a>(&'a self, named: &'a str) -> &'a str {
+        let default = spec::cgroup::default_parent(self.host.cgroup_driver);
+        let configured = self.config.cgroup_parent.as_str();
+        [named, configured].into_iter().find(|parent| !parent.is_empty()).unwrap_or(default)
     }
 
-    /// The OCI `cgroupsPath` of a leaf below a pod's parent cgroup; an empty parent is the configured one.
+    /// The OCI `cgroupsPath` of a leaf below a pod's parent cgroup, as its configuration names it.
     pub(crate) fn cgroups_path(&self, parent: &str, leaf: &str) -> Result<String> {
-        let parent = if parent.is_empty() { self.cgroup_parent() } else { parent };
+        let parent = self.cgroup_parent(parent);
         let path = spec::cgroup::path(self.host.cgroup_driver, parent, leaf)?;
         Ok(path.to_string_lossy().into_owned())
     }

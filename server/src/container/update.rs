@@ -30,13 +30,13 @@ pub(crate) async fn update(
     operation: &Operation,
 ) -> Result<()> {
     let _verb = container.verb.lock().await;
-    let merged = spec::resources::merge(&container.now().resources, wanted);
-    let linux = match node.host.cgroup_driver {
-        CgroupDriver::Systemd => spec::resources::for_systemd(&merged),
-        CgroupDriver::Cgroupfs => merged.clone(),
+    let old = container.now().resources;
+    let merged = spec::resources::merge(&old, wanted);
+    let json = told(node, &merged)?;
+    let undo = match node.host.cgroup_driver {
+        CgroupDriver::Systemd => Some(told(node, &spec::resources::undo(&old, wanted))?),
+        CgroupDriver::Cgroupfs => None,
     };
-    let linux = spec::resources::limits(&linux, &node.facts)?;
-    let undo = undo(node, &container.now().resources, wanted)?;
     let running = match container.state() {
         state if container.is_removing() => return Err(wrong(container, &state)),
         State::Created => None,
@@ -49,7 +49,6 @@ pub(crate) async fn update(
     let bundle = container.fixed.bundle.clone();
     let floor = node.facts.oom_score_adj_floor.map_or(i64::MIN, i64::from);
     let oom_score_adj = (wanted.oom_score_adj != 0).then(|| wanted.oom_score_adj.max(floor));
-    let json = serde_json::to_vec(&linux).map_err(internal)?;
     let (at, limits) = (bundle.clone(), json.clone());
     let before = blocking(move || rewrite(&at, &limits, oom_score_adj)).await?;
     let changing = Changing { resources: merged.clone(), ..container.now() };
@@ -72,20 +71,22 @@ pub(crate) async fn update(
     Ok(())
 }
 
-/// What the OCI runtime is told, and what systemd is to be told where that fails.
+/// What the OCI runtime is told, and what where that fails: systemd would write what it has been told again, whatever
+/// the cgroup's files say by then.
 struct Limits {
     json: Vec<u8>,
     undo: Option<Vec<u8>>,
 }
 
-/// systemd would write what it has been told again, whatever the cgroup's files say by then.
-fn undo(node: &Node, old: &Resources, refused: &Resources) -> Result<Option<Vec<u8>>> {
-    if node.host.cgroup_driver != CgroupDriver::Systemd {
-        return Ok(None);
-    }
-    let back = spec::resources::for_systemd(&spec::resources::undo(old, refused));
-    let linux = spec::resources::limits(&back, &node.facts)?;
-    serde_json::to_vec(&linux).map(Some).map_err(internal)
+/// Limits, as the OCI runtime reads them.
+fn told(node: &Node, resources: &Resources) -> Result<Vec<u8>> {
+    let linux = match node.host.cgroup_driver {
+        CgroupDriver::Systemd => {
+            spec::resources::limits(&spec::resources::for_systemd(resources), &node.facts)
+        }
+        CgroupDriver::Cgroupfs => spec::resources::limits(resources, &node.facts),
+    };
+    serde_json::to_vec(&linux?).map_err(internal)
 }
 
 /// Changes what runs: all of it, or what the kernel had is put back.

@@ -81,11 +81,7 @@ fn place(pods: &Pods, sandbox: &Sandbox, ready: &Ready) -> Place {
         sandbox_annotations: config.annotations.clone(),
         sandbox_resources: sandbox.now().resources,
         log_directory: config.log_directory.clone(),
-        cgroup_parent: if config.cgroup_parent.is_empty() {
-            pods.node.cgroup_parent().to_owned()
-        } else {
-            config.cgroup_parent.clone()
-        },
+        cgroup_parent: pods.node.cgroup_parent(&config.cgroup_parent).to_owned(),
         privileged: config.privileged,
         hostname: files::hostname(config, id, &pods.node.host.hostname),
         host_network: config.namespaces.network == PodOrHost::Host,

@@ -74,16 +74,14 @@ pub(crate) async fn give_back(
     meanwhile: impl Future<Output = ()>,
 ) -> Result<()> {
     let mut plan = sandbox.now().plan;
-    let given = plan.iter().filter(|resource| !matches!(resource, Resource::Directory { .. }));
+    let stays = |resource: &Resource| matches!(resource, Resource::Directory { .. });
+    let given = plan.iter().filter(|resource| !stays(resource)).cloned();
     let (network, rest): (Vec<Resource>, Vec<Resource>) =
-        given.cloned().partition(|resource| matches!(resource, Resource::Attachment { .. }));
+        given.partition(|resource| matches!(resource, Resource::Attachment { .. }));
     let (mut left, ()) = tokio::join!(resource::release(&network, &node.hands), meanwhile);
     left.extend(resource::release(&rest, &node.hands).await);
     // What is left stays in its order.
-    plan.retain(|resource| {
-        let given = network.contains(resource) || rest.contains(resource);
-        !given || left.iter().any(|(one, _)| one == resource)
-    });
+    plan.retain(|resource| stays(resource) || left.iter().any(|(one, _)| one == resource));
     sandbox.set_plan(plan);
     // A full disk is no reason not to end a pod.
     if changed || !(network.is_empty() && rest.is_empty()) {
