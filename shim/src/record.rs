@@ -27,6 +27,19 @@ pub struct Logged {
     pub lost_lines: u64,
 }
 
+/// As they stand in the file.
+impl From<[u64; 3]> for Logged {
+    fn from([bytes, lost_bytes, lost_lines]: [u64; 3]) -> Self {
+        Self { bytes, lost_bytes, lost_lines }
+    }
+}
+
+impl From<Logged> for [u64; 3] {
+    fn from(Logged { bytes, lost_bytes, lost_lines }: Logged) -> Self {
+        [bytes, lost_bytes, lost_lines]
+    }
+}
+
 impl Logged {
     /// Reads the file: three numbers of eight bytes, in the machine's order. `None` if there is none, as of an older
     /// shim, or it has not been filled yet.
@@ -47,9 +60,11 @@ impl Logged {
             }
             Err(error) => return Err(error),
         }
-        let mut numbers = bytes.as_chunks().0.iter().map(|number| u64::from_ne_bytes(*number));
-        let mut next = || numbers.next().unwrap_or_default();
-        Ok(Some(Self { bytes: next(), lost_bytes: next(), lost_lines: next() }))
+        let mut numbers = [0; 3];
+        for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks().0) {
+            *number = u64::from_ne_bytes(*bytes);
+        }
+        Ok(Some(numbers.into()))
     }
 }
 

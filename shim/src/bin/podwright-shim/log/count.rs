@@ -13,7 +13,7 @@ use shim::record::Logged;
 
 use crate::sys::Mapped;
 
-/// Bytes, lost bytes and lost lines, in the order of [`Logged`].
+/// Those of a [`Logged`].
 type Numbers = [AtomicU64; 3];
 
 /// The counts. The event loop looks at what the log thread counts.
@@ -56,16 +56,14 @@ impl Written {
     }
 
     pub(crate) fn add(&self, more: Logged) {
-        let more = [more.bytes, more.lost_bytes, more.lost_lines];
+        let more = <[u64; 3]>::from(more);
         for (number, more) in self.numbers().iter().zip(more).filter(|(_, more)| *more > 0) {
             number.fetch_add(more, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn now(&self) -> Logged {
-        let [bytes, lost_bytes, lost_lines] =
-            self.numbers().each_ref().map(|number| number.load(Ordering::Relaxed));
-        Logged { bytes, lost_bytes, lost_lines }
+        self.numbers().each_ref().map(|number| number.load(Ordering::Relaxed)).into()
     }
 }
 
