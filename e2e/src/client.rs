@@ -128,51 +128,44 @@ fn undecodable(error: &prost::DecodeError) -> Status {
     Status::internal(format!("an entry of the list: {error}"))
 }
 
+/// Their calls, in one message and in pieces: each piece's entries.
+macro_rules! lists {
+    ($($whole:ident($one:ty), $pieces:ident($many:ty) -> $list:ident { $entries:ident };)+) => {
+        impl Client {
+            $(
+                pub fn $whole(&self, request: $one) -> Result<$list, Status> {
+                    let list = self.timed(DEADLINE, request, |channel, request| async move {
+                        let client = RuntimeServiceClient::new(channel);
+                        client.max_decoding_message_size(MAX_MESSAGE).$whole(request).await
+                    })?;
+                    let $entries = list.decoded().map_err(|error| undecodable(&error))?;
+                    Ok($list { $entries })
+                }
+
+                pub fn $pieces(&self, request: $many) -> Result<Vec<$list>, Status> {
+                    let pieces = self.gathered(request, |channel, request| async move {
+                        let client = RuntimeServiceClient::new(channel);
+                        client.max_decoding_message_size(MAX_MESSAGE).$pieces(request).await
+                    })?;
+                    let decoded = pieces.into_iter().map(|piece| {
+                        let $entries = piece.decoded().map_err(|error| undecodable(&error))?;
+                        Ok($list { $entries })
+                    });
+                    decoded.collect()
+                }
+            )+
+        }
+    };
+}
+
+lists! {
+    list_pod_sandbox(ListPodSandboxRequest), stream_pod_sandboxes(StreamPodSandboxesRequest)
+        -> Sandboxes { items };
+    list_containers(ListContainersRequest), stream_containers(StreamContainersRequest)
+        -> Containers { containers };
+}
+
 impl Client {
-    pub fn list_pod_sandbox(&self, request: ListPodSandboxRequest) -> Result<Sandboxes, Status> {
-        let list = self.timed(DEADLINE, request, |channel, request| async move {
-            let client = RuntimeServiceClient::new(channel);
-            client.max_decoding_message_size(MAX_MESSAGE).list_pod_sandbox(request).await
-        })?;
-        Ok(Sandboxes { items: list.decoded().map_err(|error| undecodable(&error))? })
-    }
-
-    pub fn list_containers(&self, request: ListContainersRequest) -> Result<Containers, Status> {
-        let list = self.timed(DEADLINE, request, |channel, request| async move {
-            let client = RuntimeServiceClient::new(channel);
-            client.max_decoding_message_size(MAX_MESSAGE).list_containers(request).await
-        })?;
-        Ok(Containers { containers: list.decoded().map_err(|error| undecodable(&error))? })
-    }
-
-    /// Each message's entries.
-    pub fn stream_pod_sandboxes(
-        &self,
-        request: StreamPodSandboxesRequest,
-    ) -> Result<Vec<Sandboxes>, Status> {
-        let messages = self.gathered(request, |channel, request| async move {
-            RuntimeServiceClient::new(channel).stream_pod_sandboxes(request).await
-        })?;
-        let decoded = |one: StreamPodSandboxesResponse| {
-            Ok(Sandboxes { items: one.decoded().map_err(|error| undecodable(&error))? })
-        };
-        messages.into_iter().map(decoded).collect()
-    }
-
-    /// Each message's entries.
-    pub fn stream_containers(
-        &self,
-        request: StreamContainersRequest,
-    ) -> Result<Vec<Containers>, Status> {
-        let messages = self.gathered(request, |channel, request| async move {
-            RuntimeServiceClient::new(channel).stream_containers(request).await
-        })?;
-        let decoded = |one: StreamContainersResponse| {
-            Ok(Containers { containers: one.decoded().map_err(|error| undecodable(&error))? })
-        };
-        messages.into_iter().map(decoded).collect()
-    }
-
     /// A client of the daemon at `socket`, which need not listen yet.
     pub fn new(socket: &Path) -> Self {
         let tokio = tokio::runtime::Builder::new_multi_thread()

@@ -1,7 +1,7 @@
 //! `./dev bench`: podwrightd beside Debian's containerd, everything that design section 6 names, in one run.
 //! `./dev bench pods [PODS]`: what a pod takes and costs, beside the runtimes and the plugins alone, in one run.
-//! `./dev bench pull [ROUNDS [IMAGE [PODS]]]`: what a pull does, beside containerd's and others'.
-//! `./dev bench idle [PODS]`, `./dev bench list [PODS]`: what a full node costs, beside containerd's.
+//! `./dev bench pull [ROUNDS [IMAGE|all [PODS]]]`: what a pull does, beside containerd's and others'.
+//! `./dev bench idle [PODS [SECONDS]]`, `./dev bench list [PODS]`: what a full node costs, beside containerd's.
 //!
 //! Ratios count, not milliseconds: everything here is measured on the same machine in the same minutes.
 #![forbid(unsafe_code)]

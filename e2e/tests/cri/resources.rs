@@ -26,7 +26,11 @@ fn memory(world: &World, id: &str) -> String {
     limit(world, id, [("memory", "memory.limit_in_bytes"), ("", "memory.max")])
 }
 
-fn update(world: &World, id: &str, linux: LinuxContainerResources) -> Result<(), tonic::Status> {
+pub(crate) fn update(
+    world: &World,
+    id: &str,
+    linux: LinuxContainerResources,
+) -> Result<(), tonic::Status> {
     let request = UpdateContainerResourcesRequest {
         container_id: id.into(),
         linux: Some(linux),

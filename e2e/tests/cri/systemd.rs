@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
 use crate::refused;
+use crate::resources::update;
 
 /// As `on_each_runtime`, on machines whose systemd is the tests'.
 macro_rules! on_systemd {
@@ -107,15 +108,6 @@ fn limited(name: &str) -> ContainerConfig {
     config
 }
 
-fn resize(world: &World, id: &str, linux: LinuxContainerResources) -> Result<(), tonic::Status> {
-    let request = UpdateContainerResourcesRequest {
-        container_id: id.into(),
-        linux: Some(linux),
-        ..Default::default()
-    };
-    world.client.update_container_resources(request).map(|_| ())
-}
-
 /// Its rules: one device to be read and not written, none other.
 #[track_caller]
 fn devices_are_ruled(world: &World, id: &str) {
@@ -178,7 +170,7 @@ on_systemd! {
         for (file, value) in [("memory.max", "67108864\n"), ("cpu.max", "50000 100000\n"), ("pids.max", "77\n")] {
             assert_eq!(before[file], value, "{file}");
         }
-        e2e::eventually("the node", || world.try_exec(&id, &["test", "-c", "/tmp/kmsg"], 5).ok().filter(|ran| ran.exit_code == 0));
+        eventually("the node", || world.try_exec(&id, &["test", "-c", "/tmp/kmsg"], 5).ok().filter(|ran| ran.exit_code == 0));
         devices_are_ruled(world, &id);
         let change = LinuxContainerResources {
             memory_limit_in_bytes: 96 << 20,
@@ -196,7 +188,7 @@ on_systemd! {
             let beside = pod.run(container(&format!("beside-{round}"), BUSYBOX, &[]));
             world.stop_container(&beside, 0).unwrap();
             assert_eq!(limits(world, &id), before, "beside another");
-            resize(world, &id, change.clone()).unwrap();
+            update(world, &id, change.clone()).unwrap();
             devices_are_ruled(world, &id);
             let now = limits(world, &id);
             assert_eq!((now["memory.max"].as_str(), now["cpu.max"].as_str()), ("100663296\n", "70000 100000\n"));
@@ -217,7 +209,7 @@ on_systemd! {
             cpuset_cpus: "4000".into(),
             ..Default::default()
         };
-        resize(world, &id, half).unwrap_err();
+        update(world, &id, half).unwrap_err();
         assert_eq!(limits(world, &id), before);
         systemctl(&["daemon-reload"]);
         systemctl(&["set-property", "--runtime", &format!("podwright-{id}.scope"), "CPUWeight=50", "MemoryLow=1M"]);
@@ -243,7 +235,7 @@ on_systemd! {
         }
         let limit = |cpu_quota: i64| {
             let change = LinuxContainerResources { cpu_quota, cpu_period: 100_000, ..Default::default() };
-            resize(world, &id, change).unwrap();
+            update(world, &id, change).unwrap();
         };
         limit(20_000);
         assert_eq!(limits(world, &id)["cpu.max"], "20000 100000\n");
@@ -265,7 +257,7 @@ on_systemd! {
         let stats = world.client.container_stats(ContainerStatsRequest { container_id: stays.clone() });
         assert!(stats.unwrap().stats.unwrap().memory.is_some());
         let more = LinuxContainerResources { memory_limit_in_bytes: 80 << 20, ..Default::default() };
-        match resize(world, &stays, more.clone()) {
+        match update(world, &stays, more.clone()) {
             Ok(()) => assert_eq!(limits(world, &stays)["memory.max"], "83886080\n"),
             Err(status) => {
                 assert!(status.message().contains("bus"), "{status}");
@@ -291,7 +283,7 @@ on_systemd! {
         }
         other.end();
         drop(bus);
-        resize(world, &stays, more).unwrap();
+        update(world, &stays, more).unwrap();
         assert_eq!(limits(world, &stays)["memory.max"], "83886080\n");
         let after = pod.run(limited("after"));
         devices_are_ruled(world, &stays);
