@@ -7,15 +7,21 @@ use std::time::{Duration, Instant};
 
 use e2e::cri::*;
 use e2e::image::catalogue::BUSYBOX;
-use e2e::pod::{container, sandbox, shell};
+use e2e::pod::{Pod, container, sandbox, shell};
 use e2e::{Options, World, eventually};
+use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
 use crate::bad_volume::slowest_lists;
+use crate::prometheus;
 
 /// A world with a directory on a file system of its own.
 fn world_with_disk(below: &str) -> World {
-    let mut world = World::without_daemon(Options::default());
+    world_of(Options::default(), below)
+}
+
+fn world_of(options: Options, below: &str) -> World {
+    let mut world = World::without_daemon(options);
     let (dir, image) = (world.path(below), world.path("disk.img"));
     world.sh(&format!(
         "truncate -s 256M {1} && mkfs.ext4 -q {1} && mkdir -p {0} && mount -o loop {1} {0}",
@@ -116,6 +122,33 @@ fn the_root_by_turns() {
     });
     crawling.end();
     pod.end();
+    world.finish();
+}
+
+/// The daemon dies before the record of a start is on the disk: its successor finds the container running, and does not
+/// count again what that logged.
+#[test]
+fn a_start_that_no_record_tells_of_logged_once() {
+    let config = prometheus::config();
+    let mut world = world_of(Options { config, ..Default::default() }, "root/db");
+    world.pull(BUSYBOX);
+    let Pod { id: pod, config, .. } = world.pod("logged");
+    let says = container("main", BUSYBOX, &shell("echo told; sleep 10000"));
+    let id = Pod { world: &world, id: pod.clone(), config: config.clone() }.create(says);
+    let frozen = Frozen::hang(&world, "root/db");
+    world.start_container(&id).unwrap();
+    let first = prometheus::counted(&world);
+    let daemon = world.daemon_pid().and_then(|pid| Pid::from_raw(pid.try_into().unwrap())).unwrap();
+    kill_process(daemon, Signal::KILL).unwrap();
+    // One of its threads waits in a write, and is gone after it.
+    frozen.end();
+    world.end_daemon(Signal::KILL);
+    world.start_daemon();
+    let state = world.container_status(&id).unwrap().state();
+    assert_eq!(state, ContainerState::ContainerRunning);
+    assert_eq!(prometheus::logged(&world), 0.0);
+    Pod { world: &world, id: pod, config }.end();
+    assert_eq!(prometheus::logged(&world), 0.0, "of the {first} bytes that were told");
     world.finish();
 }
 

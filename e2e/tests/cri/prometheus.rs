@@ -24,8 +24,16 @@ const PROMETHEUS: u16 = 9090;
 const SCRAPE: Duration = Duration::from_secs(4);
 
 fn world(address: &str) -> World {
-    let config = format!("[metrics]\naddress = \"{address}\"\n");
-    World::start(Options { config, ..Default::default() })
+    World::start(Options { config: at(address), ..Default::default() })
+}
+
+fn at(address: &str) -> String {
+    format!("[metrics]\naddress = \"{address}\"\n")
+}
+
+/// The configuration of a daemon that [`logged`] can ask.
+pub(super) fn config() -> String {
+    at(&format!("127.0.0.1:{METRICS}"))
 }
 
 /// Without keep-alive and chunks: HTTP/1.0.
@@ -68,12 +76,20 @@ fn some_work(world: &World) {
     assert_eq!(value(&text, "podwright_containers{state=\"running\"}"), 1.0);
     assert_eq!(value(&text, "podwright_shims"), 1.0);
     // The container runs, and what it has said is counted.
-    eventually("its log to be counted", || (logged(&scrape(world)) > 30.0).then_some(()));
+    counted(world);
     pod.end();
 }
 
-fn logged(text: &str) -> f64 {
-    value(text, "podwright_container_log_bytes_total")
+const LOGGED: &str = "podwright_container_log_bytes_total";
+
+/// How many bytes of logs the daemon has counted.
+pub(super) fn logged(world: &World) -> f64 {
+    value(&scrape(world), LOGGED)
+}
+
+/// As many, once a line is among them.
+pub(super) fn counted(world: &World) -> f64 {
+    eventually("a line to be counted", || Some(logged(world)).filter(|bytes| *bytes > 30.0))
 }
 
 #[test]
@@ -87,20 +103,15 @@ fn a_log_is_counted_while_its_container_runs_and_once() {
         BUSYBOX,
         &shell(says),
     ));
-    let counted = |world: &World| {
-        eventually("a line to be counted", || {
-            Some(logged(&scrape(world))).filter(|bytes| *bytes > 30.0)
-        })
-    };
     let first = counted(&world);
     world.end_daemon(Signal::KILL);
     world.start_daemon();
     // Its predecessor has told of the first line.
-    assert_eq!(logged(&scrape(&world)), 0.0);
+    assert_eq!(logged(&world), 0.0);
     world.sh(&format!("touch {}", world.path(&format!("state/pods/{id}/shm/go")).display()));
     assert_eq!(counted(&world), first, "lines of one length");
     Pod { world: &world, id, config }.end();
-    assert_eq!(logged(&scrape(&world)), first, "nothing is counted again at the end");
+    assert_eq!(logged(&world), first, "nothing is counted again at the end");
     world.finish();
 }
 
@@ -169,7 +180,7 @@ fn what_was_done_is_what_is_told_and_the_dashboard_and_alerts_know_its_names() {
     let bytes = value(&text, "podwright_image_pull_bytes_total");
     assert!(bytes > 0.0 && value(&text, "podwright_image_unpacked_bytes_total") > bytes);
     // "told", and the time and stream before it.
-    assert!((30.0..100.0).contains(&logged(&text)));
+    assert!((30.0..100.0).contains(&value(&text, LOGGED)));
     assert_eq!(value(&text, "podwright_container_log_lost_lines_total"), 0.0);
     assert!(value(&text, "podwright_store_commit_duration_seconds_count{store=\"pods\"}") > 3.0);
     assert!(value(&text, "podwright_store_commit_records_sum{store=\"pods\"}") > 3.0);

@@ -173,6 +173,11 @@ impl Container {
         matches!(self.changing.borrow().state, State::Running(_))
     }
 
+    /// Whether its process is known to be gone.
+    pub(crate) fn has_exited(&self) -> bool {
+        matches!(self.changing.borrow().state, State::Exited(_))
+    }
+
     /// State and resources, consistent with one another.
     pub(crate) fn now(&self) -> Changing {
         Changing::clone(&self.changing.borrow())

@@ -48,10 +48,10 @@ pub(super) async fn one(pods: &Arc<Pods>, sandbox: Arc<Sandbox>, containers: Vec
         State::Ready(ready) => Some(ready),
         State::NotReady => None,
     };
-    // Before anybody can see them and count.
+    // Before anybody can see them and count. One whose start was not recorded any more may run, too.
     let known = containers.clone();
     let skip = move || {
-        known.iter().filter(|one| one.is_running()).for_each(|one| logged::skip(one));
+        known.iter().filter(|one| !one.has_exited()).for_each(|one| logged::skip(one));
         Ok(())
     };
     blocking(skip).await.ok();
