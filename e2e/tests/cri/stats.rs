@@ -208,7 +208,8 @@ fn metrics_have_the_labels_that_they_are_described_with() {
     }
     for metric in &of_container.metrics {
         assert_eq!((label(metric, "container"), label(metric, "name")), ("c".into(), id.clone()));
-        assert!(label(metric, "id").ends_with(&id), "{metric:?}");
+        let cgroup = label(metric, "id");
+        assert!(cgroup.trim_end_matches(".scope").ends_with(&id), "{metric:?}");
         assert_eq!(label(metric, "image"), BUSYBOX);
     }
     let find = |name: &str| of_container.metrics.iter().find(|one| one.name == name).unwrap();
