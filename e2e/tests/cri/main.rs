@@ -79,8 +79,10 @@ mod seccomp;
 mod selinux;
 mod service;
 mod stats;
+#[macro_use]
 mod systemd;
 mod traces;
+mod unsettled;
 mod userns;
 mod verify;
 mod volumes;

@@ -51,7 +51,7 @@ macro_rules! on_systemd {
     };
 }
 
-fn systemctl(arguments: &[&str]) -> String {
+pub(crate) fn systemctl(arguments: &[&str]) -> String {
     let ran = Command::new("systemctl").args(arguments).output().unwrap();
     let err = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "systemctl {arguments:?}: {err}");
@@ -76,7 +76,7 @@ impl Drop for NoBus {
 }
 
 /// Every limit that the kernel has for a container.
-fn limits(world: &World, id: &str) -> BTreeMap<String, String> {
+pub(crate) fn limits(world: &World, id: &str) -> BTreeMap<String, String> {
     const SUFFIXES: [&str; 7] = [".max", ".weight", ".low", ".high", ".min", ".group", ".cpus"];
     let dir = world.cgroups_of(id).pop().expect("a cgroup");
     let names = std::fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.file_name());
@@ -86,7 +86,7 @@ fn limits(world: &World, id: &str) -> BTreeMap<String, String> {
 }
 
 /// A container with limits of each kind, and one device beside those that all have.
-fn limited(name: &str) -> ContainerConfig {
+pub(crate) fn limited(name: &str) -> ContainerConfig {
     let mut config = container(name, BUSYBOX, &shell("mknod /tmp/kmsg c 1 11; exec sleep 1000"));
     let some = ["/dev/fuse", "/dev/hwrng"].into_iter().find(|path| Path::new(path).exists());
     config.devices.push(Device {
@@ -110,7 +110,7 @@ fn limited(name: &str) -> ContainerConfig {
 
 /// Its rules: one device to be read and not written, none other.
 #[track_caller]
-fn devices_are_ruled(world: &World, id: &str) {
+pub(crate) fn devices_are_ruled(world: &World, id: &str) {
     let line = "(: </dev/only-read) && echo read; (: >>/dev/only-read) 2>&1; (: >/tmp/kmsg) 2>&1; : >/dev/null";
     let told = world.exec(id, line);
     assert!(told.starts_with("read\n"), "{told}");
