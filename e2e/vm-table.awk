@@ -1,5 +1,5 @@
-# The table of vm-test: from a list of what was not run, and the output of a test binary on each machine, in a file
-# named MACHINE_DRIVER. Ends with 1 where a test failed, or none ran.
+# The table of vm-test: from a list of what was not run, of machines that died and of how long they took, and the output
+# of a test binary on each machine, in a file named MACHINE_DRIVER. Ends with 1 where a test failed, or none ran.
 
 function runtime(name) {
     if (name ~ /crun$/) return "crun"
@@ -19,6 +19,17 @@ $1 == "skipped" && FILENAME ~ /listed$/ {
     reason = $0
     sub(/^skipped [^ ]+ [^ ]+ */, "", reason)
     why[++skips] = sprintf("%-18s %s: %s", $2, $3, reason)
+    next
+}
+
+$1 == "died" && FILENAME ~ /listed$/ {
+    sub(/::$/, "", $3)
+    died[++deaths] = sprintf("%-18s in %s, and went on from there in another", $2, $3)
+    next
+}
+
+$1 == "took" && FILENAME ~ /listed$/ {
+    took[++times] = sprintf("%s %d:%02d", $2, $3 / 60, $3 % 60)
     next
 }
 
@@ -74,6 +85,10 @@ END {
     }
     if (skips) print "\nskipped:"
     for (n = 1; n <= skips; n++) print "  " why[n]
+    if (deaths) print "\ndied of itself:"
+    for (n = 1; n <= deaths; n++) print "  " died[n]
+    if (times) printf "\nminutes: "
+    for (n = 1; n <= times; n++) printf "%s%s", took[n], n < times ? ", " : "\n"
     if (failures) print "\nFAILED:"
     for (n = 1; n <= failures; n++) print "  " wrong[n]
     exit failures || !ran

@@ -79,6 +79,76 @@ fn the_table_tells_what_ran_failed_and_was_skipped() {
     assert_eq!(table("", "", "").status.code(), Some(1), "nothing ran");
 }
 
+/// The runner with a machine that is a shell script: `$@` are what the real one gets, `$suites` those to run.
+fn run_with(machine: &str, arguments: &[&str], machines: &str) -> (Output, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["vm-test", "vm-table.awk", "vm-skips"] {
+        std::fs::copy(script(name), dir.path().join(name)).unwrap();
+    }
+    let vm = dir.path().join("vm");
+    let script = format!(
+        "#!/bin/bash\ncd {}\nsuites=\"$*\"; suites=${{suites##*skips.}}\nsuites=${{suites#* }}\n\
+         say() {{ echo \"== $1\"; echo \"test ${{1}}a::crun ... ok\"; echo \"== $1 ended\"; }}\n{machine}\n",
+        dir.path().display()
+    );
+    std::fs::write(&vm, script).unwrap();
+    std::fs::set_permissions(&vm, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = Command::new(dir.path().join("vm-test"));
+    command.arg(dir.path()).arg(&vm).args(arguments);
+    command.env("VM_MACHINES", machines).env("PODWRIGHT_TOOLS", dir.path());
+    command.env("VM_OUTPUT", dir.path().join("output")).env("VM_AT_ONCE", "2");
+    (command.output().unwrap(), dir)
+}
+
+#[test]
+fn a_machine_that_dies_goes_on_in_another_with_what_it_had_not_ended() {
+    let dies = "echo \"$suites\" >>asked\n\
+                case $suites in a::*) say a::; echo '== b::'; echo 'test b::a::crun ... ok'; exit 125;; esac\n\
+                for suite in $suites; do say $suite; done";
+    let (ran, dir) = run_with(dies, &["a::", "b::", "c::"], "apparmor_systemd");
+    let out = text(&ran.stdout);
+    assert!(ran.status.success(), "{out}{}", text(&ran.stderr));
+    let asked = std::fs::read_to_string(dir.path().join("asked")).unwrap();
+    assert_eq!(asked, "a:: b:: c::\nb:: c::\n");
+    for suite in ["a", "b", "c"] {
+        let row = out.lines().find(|line| line.starts_with(&format!("{suite} "))).unwrap();
+        assert!(row.ends_with(" 1 ok"), "{row}");
+    }
+    assert!(
+        out.contains("  apparmor_systemd   in b, and went on from there in another\n"),
+        "{out}"
+    );
+
+    let (ran, _dir) = run_with("say a::; exit 125", &["a::", "b::"], "apparmor_systemd");
+    let out = text(&ran.stdout);
+    assert_eq!(ran.status.code(), Some(1), "dies each time: {out}");
+    assert!(out.contains("ended early"), "{out}");
+    let (ran, dir) = run_with("echo x >>asked; say a::; exit 124", &["a::"], "apparmor_systemd");
+    assert_eq!(ran.status.code(), Some(1), "out of time: {}", text(&ran.stdout));
+    assert_eq!(std::fs::read_to_string(dir.path().join("asked")).unwrap(), "x\n");
+}
+
+#[test]
+fn machines_run_beside_each_other_and_one_that_fails_fails_all() {
+    // Neither ends before both have begun.
+    let meets = "touch begun.$$; for n in {1..600}; do [ $(ls begun.* | wc -l) = 2 ] && break; sleep 0.1; done\n\
+                 [ $n -lt 600 ] && say a::\ncase $* in *CGROUP_DRIVER=systemd*) ;; *) exit 1 ;; esac";
+    let both = "apparmor_cgroupfs apparmor_systemd";
+    let (ran, dir) = run_with(meets, &["a::"], both);
+    let out = text(&ran.stdout);
+    assert_eq!(ran.status.code(), Some(1), "{out}");
+    assert!(out.contains("\napparmor_systemd  test a::a::crun ... ok\n"), "{out}");
+    assert!(
+        out.contains("\napparmor_cgroupfs the machine with apparmor and cgroupfs ended early\n"),
+        "{out}"
+    );
+    assert!(dir.path().join("output/listed").exists());
+    let (ran, _dir) = run_with("for suite in $suites; do say $suite; done", &[], both);
+    let out = text(&ran.stdout);
+    assert!(ran.status.success(), "{out}");
+    assert!(out.lines().any(|line| line.starts_with("unsettled     systemd   1 ok")), "{out}");
+}
+
 #[test]
 fn a_machine_does_as_it_is_told() {
     if std::env::var_os("PODWRIGHT_VM").is_none() {
