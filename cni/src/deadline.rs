@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Verb};
 
 /// A way to give up from another thread. Cheap to clone; once cancelled, it stays so.
 #[derive(Debug, Clone)]
@@ -34,6 +34,13 @@ impl Cancel {
         let mut fds = [PollFd::new(&*self.event, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n > 0)
     }
+}
+
+/// Why nobody waits any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    TimedOut,
+    Cancelled,
 }
 
 /// The end of a caller's patience.
@@ -91,8 +98,22 @@ impl Deadline {
         self.started.elapsed()
     }
 
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancel.as_ref().is_some_and(Cancel::is_cancelled)
+    /// Is there still time, and anybody who waits?
+    pub(crate) fn check(&self) -> std::result::Result<(), Over> {
+        match self {
+            _ if self.cancel.as_ref().is_some_and(Cancel::is_cancelled) => Err(Over::Cancelled),
+            _ if self.left().is_zero() => Err(Over::TimedOut),
+            _ => Ok(()),
+        }
+    }
+
+    /// As the failure of a plugin's work.
+    pub(crate) fn error(&self, over: Over, plugin: &str, verb: Verb) -> Error {
+        let plugin = plugin.to_owned();
+        match over {
+            Over::TimedOut => Error::TimedOut { plugin, verb, after: self.elapsed() },
+            Over::Cancelled => Error::Cancelled { plugin, verb },
+        }
     }
 
     /// Becomes readable on cancellation.
@@ -109,10 +130,12 @@ mod tests {
     fn a_cancel_reaches_every_clone_and_stays() {
         let cancel = Cancel::new().unwrap();
         let deadline = Deadline::after(Duration::from_secs(9)).or(&cancel);
-        assert!(!deadline.is_cancelled() && !deadline.half().is_cancelled());
+        assert!(deadline.check().is_ok() && deadline.half().check().is_ok());
         cancel.clone().cancel();
         cancel.cancel();
-        assert!(deadline.is_cancelled() && deadline.half().is_cancelled() && cancel.is_cancelled());
+        assert_eq!(deadline.check(), Err(Over::Cancelled));
+        assert_eq!(deadline.half().check(), Err(Over::Cancelled));
         assert!(deadline.half().left() <= Duration::from_millis(4500));
+        assert_eq!(Deadline::after(Duration::ZERO).check(), Err(Over::TimedOut));
     }
 }

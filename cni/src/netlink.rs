@@ -237,7 +237,7 @@ impl Socket {
     /// cancelled first. That more happened than fits is something too.
     pub(crate) fn wait(&self, deadline: &Deadline) -> io::Result<bool> {
         loop {
-            if deadline.is_cancelled() || deadline.left().is_zero() {
+            if deadline.check().is_err() {
                 return Ok(false);
             }
             let mut fds = vec![PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];

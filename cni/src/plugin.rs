@@ -118,12 +118,10 @@ fn environment(call: &Call<'_>) -> Result<Vec<(&'static str, OsString)>> {
 
 impl Call<'_> {
     fn failed(&self, failure: Failure, path: &Path, deadline: &Deadline) -> Error {
-        let (plugin, verb) = (self.plugin.to_owned(), self.verb);
         match failure {
             Failure::Io(op, source) => self.broken(format!("{op} {}: {source}", path.display())),
             Failure::TooMuch => self.broken(format!("printed more than {} bytes", self.max_output)),
-            Failure::TimedOut => Error::TimedOut { plugin, verb, after: deadline.elapsed() },
-            Failure::Cancelled => Error::Cancelled { plugin, verb },
+            Failure::Over(over) => deadline.error(over, self.plugin, self.verb),
         }
     }
 

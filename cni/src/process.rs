@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Over};
 use crate::sys;
 
 /// The tail of the standard error that is kept.
@@ -52,13 +52,18 @@ pub(crate) struct Output {
 pub(crate) enum Failure {
     Io(&'static str, io::Error),
     TooMuch,
-    TimedOut,
-    Cancelled,
+    Over(Over),
+}
+
+impl From<Over> for Failure {
+    fn from(over: Over) -> Self {
+        Self::Over(over)
+    }
 }
 
 /// Executes `program` and waits until it exits.
 pub(crate) fn run(program: &Program<'_>, deadline: &Deadline) -> Result<Output, Failure> {
-    check(deadline)?;
+    deadline.check()?;
     let mut child = spawn(program)?;
     let mut pipes = match Pipes::take(&mut child, program) {
         Ok(pipes) => pipes,
@@ -73,14 +78,6 @@ pub(crate) fn run(program: &Program<'_>, deadline: &Deadline) -> Result<Output, 
     }
     let status = child.wait().map_err(|e| Failure::Io("wait for", e))?;
     Ok(Output { status, stdout: pipes.out, stderr: pipes.err })
-}
-
-fn check(deadline: &Deadline) -> Result<(), Failure> {
-    match deadline {
-        d if d.is_cancelled() => Err(Failure::Cancelled),
-        d if d.left().is_zero() => Err(Failure::TimedOut),
-        _ => Ok(()),
-    }
 }
 
 fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
@@ -144,7 +141,7 @@ impl<'a> Pipes<'a> {
     /// last reading without waiting gets all of it, whoever else still holds the other end.
     fn until_exit(&mut self, deadline: &Deadline) -> Result<(), Failure> {
         loop {
-            check(deadline)?;
+            deadline.check()?;
             let exited = self.wait(deadline).map_err(|e| Failure::Io("wait for", e))?;
             self.feed();
             read_some(&mut self.stdout, &mut self.out, self.max_out + 1);

@@ -49,7 +49,7 @@ fn at_the_deadline_the_whole_group_dies() {
     let file = dir.path().join("pid");
     let script = format!("sleep 60 & echo $! > {}; wait", file.display());
     let failure = sh(&script, b"", &Deadline::after(Duration::from_secs(1))).unwrap_err();
-    assert!(matches!(failure, Failure::TimedOut), "{failure:?}");
+    assert!(matches!(failure, Failure::Over(Over::TimedOut)), "{failure:?}");
     let pid = std::fs::read_to_string(&file).unwrap();
     assert!(dies(pid.trim()), "{pid} lives");
 }
@@ -73,7 +73,10 @@ fn a_cancel_ends_the_wait() {
     let waiting = std::thread::spawn(move || sh("exec sleep 60", b"", &deadline));
     cancel.cancel();
     let failure = waiting.join().unwrap().unwrap_err();
-    assert!(matches!(failure, Failure::Cancelled) && started.elapsed() < PATIENCE, "{failure:?}");
+    assert!(
+        matches!(failure, Failure::Over(Over::Cancelled)) && started.elapsed() < PATIENCE,
+        "{failure:?}"
+    );
 }
 
 #[test]
@@ -84,7 +87,7 @@ fn floods_are_cut() {
     assert_eq!(output.stderr.len(), MAX_STDERR);
     assert!(output.stderr.ends_with(b"end\n"));
     let failure = sh("exec cat /dev/zero >&2", b"", &Deadline::after(Duration::from_secs(1)));
-    assert!(matches!(failure, Err(Failure::TimedOut)), "{failure:?}");
+    assert!(matches!(failure, Err(Failure::Over(Over::TimedOut))), "{failure:?}");
 }
 
 #[test]
@@ -114,5 +117,5 @@ fn what_cannot_be_executed_is_an_error() {
     };
     assert!(matches!(run(&program, &soon()), Err(Failure::Io("execute", _))));
     let passed = Deadline::after(Duration::ZERO);
-    assert!(matches!(run(&program, &passed), Err(Failure::TimedOut)));
+    assert!(matches!(run(&program, &passed), Err(Failure::Over(Over::TimedOut))));
 }

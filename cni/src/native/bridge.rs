@@ -47,7 +47,7 @@ pub(crate) struct Conf {
     is_gateway: bool,
     is_default_gateway: bool,
     force_address: bool,
-    masquerade: Option<masquerade::Conf>,
+    masquerade: bool,
     mtu: Option<u32>,
     hairpin: bool,
     promiscuous: bool,
@@ -90,18 +90,14 @@ pub(crate) fn parse(fields: &Fields, attachment: &Attachment) -> Option<Conf> {
     (fine && !(conf.hairpin && conf.promiscuous)).then_some(conf)
 }
 
-pub(crate) fn add(conf: &Conf, job: &Job<'_>, _previous: Option<&CniResult>) -> Result<CniResult> {
-    let host = Socket::route().map_err(|e| job.refused(format_args!("netlink: {e}")))?;
+pub(crate) fn add(conf: &Conf, job: &Job<'_>) -> Result<CniResult> {
+    let host = job.socket()?;
     let bridge = ensure_bridge(conf, &host, job)?;
     let Some(ipam) = &conf.ipam else {
         let given = Given::default();
         return attach(conf, &host, &bridge, given, job);
     };
-    let given = ipam.add(job)?;
-    attach(conf, &host, &bridge, given, job).inspect_err(|_| {
-        // A failure that follows another is not told.
-        let _ = ipam.del(job);
-    })
+    ipam.lend(job, |given| attach(conf, &host, &bridge, given, job))
 }
 
 fn attach(
@@ -116,9 +112,7 @@ fn attach(
     let pair = (conf.mac, conf.mtu, Some(bridge.index));
     let name = interface::make_pair(host, &pod, pair, job)?;
     let inside = pod.run(|| {
-        let socket = Socket::route().map_err(|e| job.refused(format_args!("netlink: {e}")))?;
-        let link = Link::find(&socket, job.ifname());
-        let link = link.map_err(|e| job.refused(format_args!("{:?}: {e}", job.ifname())))?;
+        let (socket, link) = interface::inside(job)?;
         if conf.ipam.is_some() {
             tune(&link.name, conf.detect_duplicates);
         }
@@ -132,8 +126,8 @@ fn attach(
         host.ask(link::set_hairpin(port.index)).map_err(failed)?;
     }
     ensure_addresses(conf, host, bridge, &gateways, job)?;
-    if let Some(masquerade) = &conf.masquerade {
-        masquerade::add(masquerade, job, &host_local::nets(&given.ips))?;
+    if conf.masquerade {
+        masquerade::add(job, &host_local::nets(&given.ips))?;
     }
     // Its address may be that of a port.
     let bridge = Link::find(host, &conf.bridge)
@@ -262,11 +256,11 @@ fn tune(ifname: &str, detect_duplicates: bool) {
 }
 
 pub(crate) fn del(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> Result<()> {
-    let found = interface::remove(job, conf.masquerade.is_some(), previous)?;
+    let found = interface::remove(job, conf.masquerade, previous)?;
     if let Some(ipam) = &conf.ipam {
         ipam.del(job)?;
-        if let Some(masquerade) = &conf.masquerade {
-            masquerade::del(masquerade, job, &found)?;
+        if conf.masquerade {
+            masquerade::del(job, &found)?;
         }
     }
     Ok(())

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use super::rules::{self, Addition, Family, Match, Removal, Rule, Step, Table, Target};
 use super::{Job, keys};
-use crate::attachment::Attachment;
 use crate::config::Fields;
 use crate::error::Result;
 use crate::result::{CniResult, IpNet};
@@ -26,13 +25,13 @@ pub(crate) struct Conf {
     admin_chain: String,
 }
 
-pub(crate) fn parse(fields: &Fields, _attachment: &Attachment) -> Option<Conf> {
+pub(crate) fn parse(fields: &Fields) -> Option<Conf> {
     keys::only(fields, &["backend", "iptablesAdminChainName", "firewalldZone", "ingressPolicy"])?;
     let cni_version: String = keys::get(fields, "cniVersion")??;
     // Older ones the executable refuses.
     SpecVersion::parse(&cni_version).ok().filter(|version| *version >= SpecVersion::V0_4)?;
     match text(fields, "backend")?.as_str() {
-        "iptables" => {}
+        rules::BACKEND => {}
         "firewalld" => return None,
         // Any other word is taken for none: firewalld if it runs.
         _ if !Path::new(SYSTEM_BUS).exists() => {}
@@ -67,7 +66,7 @@ pub(crate) fn add(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> R
 }
 
 /// Without a result of the ADD it is not known which rules there are; the executable leaves them too.
-pub(crate) fn del(_conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> Result<()> {
+pub(crate) fn del(job: &Job<'_>, previous: Option<&CniResult>) -> Result<()> {
     let Some(previous) = previous else { return Ok(()) };
     for family in Family::BOTH {
         let rules: Vec<_> = pod_rules(previous, family).into_iter().map(|r| (OWN, r)).collect();

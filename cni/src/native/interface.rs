@@ -143,6 +143,14 @@ fn enable_ipv6(ifname: &str) -> io::Result<()> {
     sysctl::write(&format!("net/ipv6/conf/{ifname}/keep_addr_on_down"), "1")
 }
 
+/// The pod's interface, asked for in its namespace, with the socket for it.
+pub(crate) fn inside(job: &Job<'_>) -> Result<(Socket, Link)> {
+    let socket = job.socket()?;
+    let link = Link::find(&socket, job.ifname())
+        .map_err(|e| job.refused(format_args!("{:?}: {e}", job.ifname())))?;
+    Ok((socket, link))
+}
+
 /// Waits until every IPv6 address of a link is known to be nobody else's.
 fn settle(ifname: &str, index: u32, job: &Job<'_>) -> Result<()> {
     let failed = |e: io::Error| job.refused(format_args!("addresses of {ifname:?}: {e}"));

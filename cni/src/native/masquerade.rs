@@ -14,29 +14,19 @@ use crate::result::IpNet;
 
 /// Where all that leaves the node passes.
 const ENTRY: &str = "POSTROUTING";
-/// The one way of writing rules that old and new plugins share.
-const BACKEND: &str = "iptables";
-
-/// Masquerading is wanted.
-#[derive(Debug)]
-pub(crate) struct Conf;
-
-/// Of the keys `ipMasq` and `ipMasqBackend`: what is wanted, or `Some(None)` if nothing is.
-#[allow(clippy::option_option, reason = "not understood, and not wanted, are two things")]
-pub(crate) fn parse(fields: &Fields) -> Option<Option<Conf>> {
+/// Of the keys `ipMasq` and `ipMasqBackend`, if they are understood: is it wanted?
+pub(crate) fn parse(fields: &Fields) -> Option<bool> {
     let backend: Option<String> = keys::get(fields, "ipMasqBackend")?;
-    if backend.is_some_and(|backend| backend != BACKEND) {
+    if backend.is_some_and(|backend| backend != rules::BACKEND) {
         return None;
     }
-    if !keys::flag(fields, "ipMasq")? {
-        return Some(None);
-    }
+    let wanted = keys::flag(fields, "ipMasq")?;
     // Where there is none, newer plugins write the rules in another way.
-    rules::usable(Family::V4).then_some(Some(Conf))
+    (!wanted || rules::usable(Family::V4)).then_some(wanted)
 }
 
 /// For the pod's addresses, each with its network, which is not elsewhere.
-pub(crate) fn add(_conf: &Conf, job: &Job<'_>, addresses: &[IpNet]) -> Result<()> {
+pub(crate) fn add(job: &Job<'_>, addresses: &[IpNet]) -> Result<()> {
     for family in Family::BOTH {
         let steps = steps(job.network, job.container_id(), addresses, family);
         if !steps.is_empty() {
@@ -48,7 +38,7 @@ pub(crate) fn add(_conf: &Conf, job: &Job<'_>, addresses: &[IpNet]) -> Result<()
 }
 
 /// For the addresses that the pod's interface had when it was removed; there may be none.
-pub(crate) fn del(_conf: &Conf, job: &Job<'_>, addresses: &[IpNet]) -> Result<()> {
+pub(crate) fn del(job: &Job<'_>, addresses: &[IpNet]) -> Result<()> {
     let chain = name::chain("", job.network, job.container_id());
     for family in Family::BOTH {
         let known = addresses.iter().any(|net| Family::of(net.addr) == family);

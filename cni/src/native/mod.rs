@@ -17,8 +17,9 @@ use std::time::Instant;
 
 use crate::attachment::Attachment;
 use crate::config::Fields;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Over};
 use crate::error::{Answer, Error, Result, Verb};
+use crate::netlink::Socket;
 use crate::result::CniResult;
 use crate::version::SpecVersion;
 
@@ -36,6 +37,7 @@ mod ptp;
 mod rules;
 mod sysctl;
 mod tuning;
+mod turn;
 
 /// The versions of the specification that results can be written in here.
 const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -90,12 +92,17 @@ impl<'a> Job<'a> {
 
     /// Is there still time, and anybody who waits? Asked between two steps.
     pub(crate) fn check(&self) -> Result<()> {
-        let (plugin, verb) = (self.plugin.to_owned(), self.verb);
-        match self.deadline {
-            d if d.is_cancelled() => Err(Error::Cancelled { plugin, verb }),
-            d if d.left().is_zero() => Err(Error::TimedOut { plugin, verb, after: d.elapsed() }),
-            _ => Ok(()),
-        }
+        self.deadline.check().map_err(|over| self.over(over))
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn over(&self, over: Over) -> Error {
+        self.deadline.error(over, self.plugin, self.verb)
+    }
+
+    /// Asks the kernel about the network namespace that the thread is in.
+    pub(crate) fn socket(&self) -> Result<Socket> {
+        Socket::route().map_err(|e| self.refused(format_args!("netlink: {e}")))
     }
 }
 
@@ -115,8 +122,8 @@ pub(crate) fn plan(
         "bridge" => bridge::parse(fields, attachment).map(Native::Bridge),
         "ptp" => ptp::parse(fields, attachment).map(Native::Ptp),
         "tuning" => tuning::parse(fields, attachment).map(Native::Tuning),
-        "portmap" => portmap::parse(fields, attachment).map(Native::Portmap),
-        "firewall" => firewall::parse(fields, attachment).map(Native::Firewall),
+        "portmap" => portmap::parse(fields).map(Native::Portmap),
+        "firewall" => firewall::parse(fields).map(Native::Firewall),
         _ => None,
     }
 }
@@ -126,8 +133,8 @@ impl Native {
     pub(crate) fn add(&self, job: &Job<'_>, previous: Option<&CniResult>) -> Result<CniResult> {
         timed(job, || match self {
             Self::Loopback => loopback::add(job, previous),
-            Self::Bridge(conf) => bridge::add(conf, job, previous),
-            Self::Ptp(conf) => ptp::add(conf, job, previous),
+            Self::Bridge(conf) => bridge::add(conf, job),
+            Self::Ptp(conf) => ptp::add(conf, job),
             Self::Tuning(conf) => tuning::add(conf, job, previous),
             Self::Portmap(conf) => portmap::add(conf, job, previous),
             Self::Firewall(conf) => firewall::add(conf, job, previous),
@@ -142,7 +149,7 @@ impl Native {
             Self::Ptp(conf) => ptp::del(conf, job, previous),
             Self::Tuning(conf) => tuning::del(conf, job, previous),
             Self::Portmap(conf) => portmap::del(conf, job, previous),
-            Self::Firewall(conf) => firewall::del(conf, job, previous),
+            Self::Firewall(_) => firewall::del(job, previous),
         })
     }
 }

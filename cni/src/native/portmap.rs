@@ -12,7 +12,6 @@ use serde::Deserialize;
 use super::rules::name;
 use super::rules::{self, Addition, Family, Match, Protocol, Removal, Rule, Step, Table, Target};
 use super::{Job, keys};
-use crate::attachment::Attachment;
 use crate::config::Fields;
 use crate::error::Result;
 use crate::result::{CniResult, IpNet};
@@ -28,8 +27,6 @@ const MASQUERADE_COMMENT: &str = "CNI portfwd requiring masquerade";
 const DEFAULT_BIT: u8 = 13;
 /// What one rule can compare with.
 const PORTS_PER_RULE: usize = 15;
-/// The one way of writing rules that old and new plugins share.
-const BACKEND: &str = "iptables";
 
 /// What is wanted.
 #[derive(Debug)]
@@ -69,12 +66,12 @@ struct RuntimeConfig {
     port_mappings: Vec<Entry>,
 }
 
-pub(crate) fn parse(fields: &Fields, _attachment: &Attachment) -> Option<Conf> {
+pub(crate) fn parse(fields: &Fields) -> Option<Conf> {
     let known =
         ["backend", "snat", "markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6"];
     keys::only(fields, &known)?;
     let backend: Option<String> = keys::get(fields, "backend")?;
-    if backend.is_some_and(|backend| backend != BACKEND) {
+    if backend.is_some_and(|backend| backend != rules::BACKEND) {
         return None;
     }
     let bit: Option<u8> = keys::get(fields, "markMasqBit")?;

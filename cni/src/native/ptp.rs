@@ -23,7 +23,7 @@ const KEYS: [&str; 6] = ["args", "dns", "ipMasq", "ipMasqBackend", "ipam", "mtu"
 /// The configuration.
 #[derive(Debug)]
 pub(crate) struct Conf {
-    masquerade: Option<masquerade::Conf>,
+    masquerade: bool,
     mtu: Option<u32>,
     dns: Option<Value>,
     ipam: host_local::Conf,
@@ -40,12 +40,8 @@ pub(crate) fn parse(fields: &Fields, attachment: &Attachment) -> Option<Conf> {
     })
 }
 
-pub(crate) fn add(conf: &Conf, job: &Job<'_>, _previous: Option<&CniResult>) -> Result<CniResult> {
-    let given = conf.ipam.add(job)?;
-    attach(conf, given, job).inspect_err(|_| {
-        // A failure that follows another is not told.
-        let _ = conf.ipam.del(job);
-    })
+pub(crate) fn add(conf: &Conf, job: &Job<'_>) -> Result<CniResult> {
+    conf.ipam.lend(job, |given| attach(conf, given, job))
 }
 
 fn attach(conf: &Conf, mut given: Given, job: &Job<'_>) -> Result<CniResult> {
@@ -53,15 +49,15 @@ fn attach(conf: &Conf, mut given: Given, job: &Job<'_>) -> Result<CniResult> {
     given.ips.iter_mut().for_each(|ip| ip.interface = Some(1));
     interface::forward(given.ips.iter().map(|ip| ip.address.addr))
         .map_err(|e| job.refused(format_args!("enable forwarding: {e}")))?;
-    let host = Socket::route().map_err(|e| job.refused(format_args!("netlink: {e}")))?;
+    let host = job.socket()?;
     let pod = Pod::open(job)?;
     let name = interface::make_pair(&host, &pod, (None, conf.mtu, None), job)?;
     let inside = pod.run(|| in_pod(&given, job))?;
     let outside =
         Link::find(&host, &name).map_err(|e| job.refused(format_args!("{name:?}: {e}")))?;
     on_host(&host, &outside, &given.ips, job)?;
-    if let Some(masquerade) = &conf.masquerade {
-        masquerade::add(masquerade, job, &host_local::nets(&given.ips))?;
+    if conf.masquerade {
+        masquerade::add(job, &host_local::nets(&given.ips))?;
     }
     let interfaces = vec![
         answer::interface_of(&outside, String::new()),
@@ -74,9 +70,7 @@ fn attach(conf: &Conf, mut given: Given, job: &Job<'_>) -> Result<CniResult> {
 /// All traffic goes by way of the gateway, its network's too: the route that comes with the address makes room for
 /// one to the gateway alone, and one to the network by way of it.
 fn in_pod(given: &Given, job: &Job<'_>) -> Result<Link> {
-    let socket = Socket::route().map_err(|e| job.refused(format_args!("netlink: {e}")))?;
-    let link = Link::find(&socket, job.ifname())
-        .map_err(|e| job.refused(format_args!("{:?}: {e}", job.ifname())))?;
+    let (socket, link) = interface::inside(job)?;
     let wanted = Wanted { ips: &given.ips, routes: &given.routes };
     interface::configure(&socket, &link, &wanted, job)?;
     let mut todo = Vec::new();
@@ -115,9 +109,6 @@ fn with_gateway(ips: &[Ip]) -> impl Iterator<Item = (IpNet, IpAddr)> {
 
 pub(crate) fn del(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> Result<()> {
     conf.ipam.del(job)?;
-    let found = interface::remove(job, conf.masquerade.is_some(), previous)?;
-    match &conf.masquerade {
-        Some(masquerade) if !found.is_empty() => masquerade::del(masquerade, job, &found),
-        _ => Ok(()),
-    }
+    let found = interface::remove(job, conf.masquerade, previous)?;
+    if conf.masquerade && !found.is_empty() { masquerade::del(job, &found) } else { Ok(()) }
 }

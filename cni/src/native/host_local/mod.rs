@@ -131,7 +131,7 @@ impl Conf {
     }
 
     /// Gives the attachment an address of each range set, or none of any.
-    pub(crate) fn add(&self, job: &Job<'_>) -> Result<Given> {
+    fn add(&self, job: &Job<'_>) -> Result<Given> {
         let dns = self.resolv_conf.as_deref().map(resolver).transpose()?;
         let store = self.open(job)?;
         let leases = store.leases()?;
@@ -159,6 +159,19 @@ impl Conf {
             return Err(job.refused(format_args!("in no range: {}", all.join(" "))));
         }
         Ok(Given { ips, routes: self.routes.clone(), dns })
+    }
+
+    /// Gives the attachment addresses for `work`, which takes them back where it fails.
+    pub(crate) fn lend<T>(
+        &self,
+        job: &Job<'_>,
+        work: impl FnOnce(Given) -> Result<T>,
+    ) -> Result<T> {
+        let given = self.add(job)?;
+        work(given).inspect_err(|_| {
+            // A failure that follows another is not told.
+            let _ = self.del(job);
+        })
     }
 
     /// Frees what the attachment has.

@@ -1,13 +1,11 @@
 //! The leases on disk, as host-local keeps them: a file for each address, with the owner in it, and one for each
 //! range set that says which was given away last. All of it under an exclusive lock on the file `lock`.
 
-use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -15,16 +13,17 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::native::Job;
+use crate::native::turn::{Turn, Turns};
 
 const LOCK: &str = "lock";
 const LAST: &str = "last_reserved_ip.";
 /// No lease is longer: an id and a name.
 const MAX_LEASE: u64 = 4096;
-/// How soon who waits for the lock looks again: whether another process has let go of it, or the caller has given up.
+/// How soon who waits for the lock looks again whether another process has let go of it.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// Which directories are being changed by one of our threads. They take turns without asking the kernel.
-static BUSY: (Mutex<BTreeSet<PathBuf>>, Condvar) = (Mutex::new(BTreeSet::new()), Condvar::new());
+/// Directories that our own threads change. The lock is for other processes.
+static DIRECTORIES: Turns<PathBuf> = Turns::new();
 
 /// The leases of a network, locked.
 #[derive(Debug)]
@@ -32,17 +31,7 @@ pub(crate) struct Store {
     dir: PathBuf,
     /// Unlocked when it is closed.
     _lock: File,
-    _turn: Turn,
-}
-
-#[derive(Debug)]
-struct Turn(PathBuf);
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        BUSY.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
-        BUSY.1.notify_all();
-    }
+    _turn: Turn<PathBuf>,
 }
 
 /// A lease: its file's name and the owner that it names.
@@ -72,7 +61,7 @@ impl Store {
     pub(crate) fn open(dir: &Path, job: &Job<'_>) -> Result<Self> {
         let failed = |e| Error::io("open", dir, e);
         DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed)?;
-        let turn = Self::take_turn(dir, job)?;
+        let turn = DIRECTORIES.wait(dir.to_owned(), job.deadline).map_err(|over| job.over(over))?;
         let path = dir.join(LOCK);
         let mut options = OpenOptions::new();
         let options = options.read(true).custom_flags(libc::O_CREAT).mode(0o750);
@@ -88,17 +77,6 @@ impl Store {
             }
         }
         Ok(Self { dir: dir.to_owned(), _lock: lock, _turn: turn })
-    }
-
-    fn take_turn(dir: &Path, job: &Job<'_>) -> Result<Turn> {
-        let mut busy = BUSY.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while busy.contains(dir) {
-            job.check()?;
-            let waited = BUSY.1.wait_timeout(busy, LOOK_AGAIN);
-            busy = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        busy.insert(dir.to_owned());
-        Ok(Turn(dir.to_owned()))
     }
 
     /// All leases.

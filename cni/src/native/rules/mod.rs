@@ -10,12 +10,12 @@
 use std::fmt::{self, Display, Formatter};
 use std::io;
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Over};
 use crate::error::Error;
 
 use super::Job;
+use super::turn::Turns;
 use kernel::Outcome;
-use turn::Turn;
 
 mod expression;
 mod flow;
@@ -26,11 +26,17 @@ mod route;
 mod rule;
 mod saved;
 mod tools;
-mod turn;
 
 pub(crate) use flow::forget_udp;
 pub(crate) use route::route_loopback;
 pub(crate) use rule::{Family, Match, Protocol, Rule, Target, is_expressible};
+
+/// The backend's name, where a plugin can be told one: the one way of writing rules that old and new plugins share.
+pub(crate) const BACKEND: &str = "iptables";
+
+/// One change of the tables at a time. Of two that find the same missing only one may add it: the executables, of
+/// which each looks for itself, were seen to double the rules that all pods share when pods came at once.
+static CHANGES: Turns<()> = Turns::new();
 
 /// A table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,18 +92,21 @@ pub(crate) enum Problem {
     /// This family of tables is not there, or its programs are not.
     Unusable(String),
     Failed(String),
-    TimedOut,
-    Cancelled,
+    Over(Over),
+}
+
+impl From<Over> for Problem {
+    fn from(over: Over) -> Self {
+        Self::Over(over)
+    }
 }
 
 impl Problem {
     /// As the failure of a piece of work.
     pub(crate) fn of(self, job: &Job<'_>) -> Error {
-        let (plugin, verb) = (job.plugin.to_owned(), job.verb);
         match self {
             Problem::Unusable(problem) | Problem::Failed(problem) => job.refused(problem),
-            Problem::TimedOut => Error::TimedOut { plugin, verb, after: job.deadline.elapsed() },
-            Problem::Cancelled => Error::Cancelled { plugin, verb },
+            Problem::Over(over) => job.over(over),
         }
     }
 }
@@ -106,8 +115,8 @@ impl Display for Problem {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Problem::Unusable(problem) | Problem::Failed(problem) => problem,
-            Problem::TimedOut => "no answer in time",
-            Problem::Cancelled => "cancelled",
+            Problem::Over(Over::TimedOut) => "no answer in time",
+            Problem::Over(Over::Cancelled) => "cancelled",
         })
     }
 }
@@ -120,7 +129,7 @@ pub(crate) fn usable(family: Family) -> bool {
 /// Does what is missing.
 pub(crate) fn add(addition: &Addition, deadline: &Deadline) -> Result<(), Problem> {
     let tools = tools(addition.family)?;
-    let _turn = Turn::wait(deadline)?;
+    let _turn = CHANGES.wait((), deadline)?;
     if tools.is_nf_tables && is_done("add", kernel::add(addition)) {
         return Ok(());
     }
@@ -130,7 +139,7 @@ pub(crate) fn add(addition: &Addition, deadline: &Deadline) -> Result<(), Proble
 /// Takes away what is there.
 pub(crate) fn remove(removal: &Removal, deadline: &Deadline) -> Result<(), Problem> {
     let tools = tools(removal.family)?;
-    let _turn = Turn::wait(deadline)?;
+    let _turn = CHANGES.wait((), deadline)?;
     if tools.is_nf_tables && is_done("remove", kernel::remove(removal)) {
         return Ok(());
     }

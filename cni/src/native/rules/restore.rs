@@ -108,8 +108,7 @@ fn run(
         max_stdout: MAX_TABLE,
     };
     process::run(&program, deadline).map_err(|failure| match failure {
-        Failure::TimedOut => Problem::TimedOut,
-        Failure::Cancelled => Problem::Cancelled,
+        Failure::Over(over) => Problem::Over(over),
         Failure::TooMuch => Problem::Failed(format!("{} prints too much", path.display())),
         Failure::Io(op, e) => Problem::Failed(format!("{op} {}: {e}", path.display())),
     })
