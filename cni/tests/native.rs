@@ -194,6 +194,26 @@ fn without_executables_the_usual_network_works() {
     node.assert_clean();
 }
 
+/// The executable `ptp` leaves the rules then.
+#[test]
+fn of_a_pod_of_which_nothing_is_known_no_rule_stays() {
+    for kind in ["bridge", "ptp"] {
+        let node = Node::in_process();
+        let ipam =
+            json!({"type": "host-local", "dataDir": node.path("leases"), "subnet": "10.77.0.0/24"});
+        let plugin = json!({"type": kind, "ipMasq": true, "ipam": ipam});
+        let network = support::network("1.0.0", &[plugin]);
+        let pod = node.pod("pod1");
+        node.run(|| node.runtime.add(&network, &pod, &soon())).unwrap();
+        assert!(node.nat_rules().contains("10.77.0."), "{kind}");
+        node.remove_netns("pod1");
+        std::fs::remove_dir_all(node.path("cache/results")).unwrap();
+        let pod = Attachment { netns: None, ..pod };
+        node.run(|| node.runtime.del(&network, &pod, &soon())).unwrap();
+        node.assert_clean();
+    }
+}
+
 #[test]
 fn what_is_not_understood_is_left_to_the_executable() {
     let runtime = Runtime { native: true, ..Runtime::default() };

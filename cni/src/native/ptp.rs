@@ -110,5 +110,6 @@ fn with_gateway(ips: &[Ip]) -> impl Iterator<Item = (IpNet, IpAddr)> {
 pub(crate) fn del(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> Result<()> {
     conf.ipam.del(job)?;
     let found = interface::remove(job, conf.masquerade, previous)?;
-    if conf.masquerade && !found.is_empty() { masquerade::del(job, &found) } else { Ok(()) }
+    // By the chain's name, where neither its namespace nor a result tells the addresses.
+    if conf.masquerade { masquerade::del(job, &found) } else { Ok(()) }
 }
