@@ -222,7 +222,7 @@ fn a_create_that_hangs_while_the_daemon_restarts() {
     let id = pod.create(container("c", BUSYBOX, &[]));
     let impatient = || {
         let request = StartContainerRequest { container_id: id.clone() };
-        let deadline = Duration::from_millis(500);
+        let deadline = Duration::from_secs(1);
         world.client.timed(deadline, request, |channel, request| async move {
             runtime_service_client::RuntimeServiceClient::new(channel)
                 .start_container(request)

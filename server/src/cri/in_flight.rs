@@ -55,8 +55,9 @@ pub(super) struct InFlight {
     operations: Operations,
 }
 
-/// How much earlier than the client's own deadline it is answered, so that it hears our words and not its own.
-const ANSWER_AHEAD: Duration = Duration::from_millis(100);
+/// How much earlier than the client's own deadline it is answered, so that it hears our words and not its own, on a
+/// node that is busy too; of a short patience a quarter.
+const ANSWER_AHEAD: Duration = Duration::from_millis(250);
 
 /// A hash by which a retry is told from a different request of the same name.
 pub(super) fn config_hash(config: &impl serde::Serialize) -> u64 {
@@ -228,7 +229,7 @@ pub(super) async fn in_time<T>(
     work: impl Future<Output = T>,
 ) -> Option<T> {
     let Some(patience) = patience else { return Some(work.await) };
-    let ahead = ANSWER_AHEAD.min(patience / 10);
+    let ahead = ANSWER_AHEAD.min(patience / 4);
     tokio::time::timeout(patience.saturating_sub(ahead), work).await.ok()
 }
 
