@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::cgroup::{self, Driver};
 use crate::cri::{ListContainersRequest, ListPodSandboxRequest};
-use crate::poll::LIMIT;
+use crate::poll::{LIMIT, patience};
 use crate::world::{self, World};
 
 /// One line for each thing held.
@@ -32,7 +32,7 @@ impl Held {
         let start = std::time::Instant::now();
         loop {
             let more: Vec<String> = Self::now(world).0.difference(&self.0).cloned().collect();
-            if more.is_empty() || start.elapsed() > LIMIT / 4 {
+            if more.is_empty() || start.elapsed() > LIMIT / 4 * patience() {
                 return more;
             }
             std::thread::sleep(std::time::Duration::from_millis(20));
