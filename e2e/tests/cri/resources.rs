@@ -50,9 +50,15 @@ on_each_runtime! {
             cpu_shares: 512,
             memory_limit_in_bytes: 64 << 20,
             oom_score_adj: 500,
+            // The kubelet names those of the machine, whether or not its kernel limits them.
+            hugepage_limits: vec![HugepageLimit { page_size: "2MB".into(), limit: 4 << 20 }],
             ..Default::default()
         };
         let id = pod.run(config.clone());
+        let huge = [("hugetlb", "hugetlb.2MB.limit_in_bytes"), ("", "hugetlb.2MB.max")];
+        if let Some(huge) = find(world, &id, huge) {
+            assert_eq!(huge, (4 << 20).to_string());
+        }
         assert_eq!(memory(world, &id), (64 << 20).to_string());
         assert_eq!(world.exec(&id, "cat /proc/1/oom_score_adj"), "500\n");
         let quota = [("cpu", "cpu.cfs_quota_us"), ("", "cpu.max")];

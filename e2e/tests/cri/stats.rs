@@ -57,6 +57,13 @@ on_each_runtime! {
         assert!(cpu(&later) > cpu(&first));
         assert!(later.cpu.as_ref().unwrap().timestamp > first.cpu.as_ref().unwrap().timestamp);
 
+        // Told where the kernel tells it: cgroup v2, and a kernel that was not built without.
+        let told = |file: &str| world.cgroups_of(&id).iter().any(|dir| dir.join(file).exists());
+        let psi = |stats: Option<PsiStats>| stats.is_some_and(|psi| psi.some.is_some() && psi.full.is_some());
+        assert_eq!(psi(later.cpu.unwrap().psi), told("cpu.pressure"));
+        assert_eq!(psi(later.memory.unwrap().psi), told("memory.pressure"));
+        assert_eq!(psi(later.io.and_then(|io| io.psi)), told("io.pressure"));
+
         let held = 20 << 20;
         let memory = |stats: &ContainerStats| stats.memory.unwrap();
         let before = value(memory(&later).working_set_bytes.as_ref());
