@@ -54,6 +54,8 @@ pub(crate) async fn create(
     let permitted = node.images.permit(&image, wanted, &spec.user_specified_image).await;
     permitted.map_err(|err| Error::Image(err.to_string()))?;
     volume::permit(node, &request.config, &volumes).await?;
+    // Its start follows soon, as a rule.
+    node.expect_move();
     let id = ContainerId::random();
     let bundle = request.place.dir.join("ctr").join(id.as_str());
     let cgroups_path = node.cgroups_path(&request.place.cgroup_parent, id.as_str())?;

@@ -85,6 +85,7 @@ pub(crate) async fn sync(
     limit: Option<Duration>,
     operation: &Operation,
 ) -> Result<Output> {
+    node.expect_move();
     operation.enter("starting the command")?;
     operation.allow(limit.unwrap_or(Duration::MAX));
     let command = Command { arguments, terminal: false, stdin: false, stdout: true, stderr: true };

@@ -11,13 +11,14 @@ use crate::container::{Container, Intent, Record, TABLE};
 use crate::container::{cdi, spec};
 use crate::error::Result;
 use crate::host::Host;
+use crate::host::cgroup::moves;
 use crate::host::instance::Instance;
 use crate::id::SandboxId;
 use crate::image::Images;
 use crate::operation::Operations;
 use crate::resource::{self, Hands};
 use crate::store::Store;
-use crate::telemetry::Tasks;
+use crate::telemetry::{Tasks, blocking};
 
 /// How long what has happened waits for the disk before it is told.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
@@ -60,6 +61,17 @@ impl Node {
     /// Where the OCI runtimes keep their own state.
     pub(crate) fn runtime_root(&self, handler: &str) -> PathBuf {
         self.config.state.join("runtime").join(handler)
+    }
+
+    /// Has the kernel get ready for the process that an OCI runtime will move to its cgroup, beside what the caller does.
+    pub(crate) fn expect_move(&self) {
+        if let Some(turn) = moves::turn() {
+            let ready = blocking(move || {
+                turn.make_ready();
+                Ok(())
+            });
+            self.tasks.spawn(tracing::Span::none(), async { ready.await.ok() });
+        }
     }
 
     /// The parent cgroup of a pod: as its configuration names it, or if that is empty, ours.

@@ -82,6 +82,7 @@ async fn run(
     shim: &Shim,
     operation: &Operation,
 ) -> Result<Running> {
+    node.expect_move();
     operation
         .enter("mounting the root file system and creating the container in its OCI runtime")?;
     let (snapshotter, fixed) = (node.hands.snapshotter.clone(), container.fixed.clone());

@@ -3,6 +3,7 @@
 //! Works on cgroup v2 and on v1's separate hierarchies. Used as the last resort, when a shim or an OCI runtime
 //! did not end what they started: the kernel's own list of processes is believed over anybody's record.
 
+pub(crate) mod moves;
 mod saved;
 
 use std::path::{Path, PathBuf};

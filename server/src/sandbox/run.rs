@@ -51,6 +51,8 @@ pub(crate) async fn run(
         };
     }
     let intent = plan(pods, config, runtime_handler)?;
+    // Its first container's start follows soon, as a rule.
+    pods.node.expect_move();
     let sandbox = Arc::new(Sandbox::new(intent.record));
     operation.enter("recording the intent")?;
     let kept = sandbox.keep(&pods.node);
