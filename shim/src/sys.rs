@@ -10,10 +10,22 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub fn map_owners(tree: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
     const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
     let namespace = u64::try_from(namespace.as_raw_fd()).unwrap_or(u64::MAX);
-    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-    let attributes: [u64; 4] = [MOUNT_ATTR_IDMAP, 0, 0, namespace];
+    set(tree, [MOUNT_ATTR_IDMAP, 0, 0, namespace])
+}
+
+/// Makes a detached mount read-only, and keeps it apart from the one that it was made of.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.12.
+pub fn make_read_only(tree: BorrowedFd<'_>) -> io::Result<()> {
+    const MOUNT_ATTR_RDONLY: u64 = 1;
+    set(tree, [MOUNT_ATTR_RDONLY, 0, libc::MS_PRIVATE, 0])
+}
+
+/// The words of `struct mount_attr`: attr_set, attr_clr, propagation, userns_fd.
+fn set(tree: BorrowedFd<'_>, attributes: [u64; 4]) -> io::Result<()> {
     // SAFETY: the path is an empty C string and the attributes, whose size is given, outlive the call, which only reads
-    // them; both descriptors are open.
+    // them; the descriptors, that of a user namespace among the attributes too, are open.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -1,5 +1,8 @@
 //! What a handler's configuration makes of its containers.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use e2e::World;
 use e2e::cri::*;
 use e2e::image::catalogue::BUSYBOX;
@@ -110,6 +113,27 @@ fn no_annotation_is_passed_on_unasked() {
         !key.starts_with("io.kubernetes.cri.") && !ours.contains(&key.as_str())
     };
     assert_eq!(told.as_object().unwrap().keys().filter(foreign).count(), 0, "{told}");
+    pod.end();
+    world.finish();
+}
+
+/// crun does that itself, at every call, unless it finds it done.
+#[test]
+fn crun_is_executed_where_nobody_can_write_to_it() {
+    let world = World::start(e2e::Options { runtime: "crun", ..Default::default() });
+    world.pull(BUSYBOX);
+    let pod = world.pod("guarded");
+    let id = pod.run(container("c", BUSYBOX, &[]));
+    let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    let crun = identity(&world.tool("crun")).unwrap();
+    let [shim] = super::memory::shims(&world)[..] else { panic!("one pod has one shim") };
+    let descriptors = std::fs::read_dir(format!("/proc/{shim}/fd")).unwrap().flatten();
+    let mut paths = descriptors.map(|descriptor| descriptor.path());
+    let held = paths.find(|path| identity(path) == Some(crun)).expect("its shim holds crun");
+    // Not tried: while it runs anywhere, that is refused for another reason.
+    let flags = rustix::fs::statvfs(&held).unwrap().f_flag;
+    assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{flags:?}");
+    assert_eq!(world.try_exec(&id, &["true"], 10).unwrap().exit_code, 0);
     pod.end();
     world.finish();
 }

@@ -26,7 +26,7 @@ impl Memory {
     }
 }
 
-fn shims(world: &World) -> Vec<u32> {
+pub(super) fn shims(world: &World) -> Vec<u32> {
     let own = format!("/proc/{}/ns/mnt", world.init());
     let own = std::fs::read_link(own).unwrap();
     let all = std::fs::read_dir("/proc").unwrap().flatten();

@@ -70,6 +70,8 @@ pub(crate) struct Wanted {
     pub users: Option<UsernsOptions>,
     /// Its network namespace is made inside that.
     pub own_network: bool,
+    /// The OCI runtime, where it need not guard itself.
+    pub guarded_runtime: Option<PathBuf>,
 }
 
 /// A command in a container.
@@ -527,6 +529,7 @@ impl Wanted {
             uids: mappings(self.users.as_ref().map(|users| &users.uids)),
             gids: mappings(self.users.as_ref().map(|users| &users.gids)),
             own_network: self.own_network,
+            guarded_runtime: self.guarded_runtime,
         }
     }
 }

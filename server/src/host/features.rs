@@ -3,11 +3,13 @@
 //! Asked once, when the handlers are found. A runtime that does not know the command, or hangs in it, can do none
 //! of what is asked for here.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::process;
 
@@ -15,6 +17,8 @@ use super::process;
 const LIMIT: Duration = Duration::from_secs(5);
 /// Longest answer that is read; those of today's runtimes have some ten thousand bytes.
 const MAX_ANSWER: u64 = 4 << 20;
+/// What crun says of itself; all that know the command `features` leave read-only mounts as they are.
+const CRUN: &str = "run.oci.crun.version";
 /// The mount option for "this mount and all below it read-only".
 const RECURSIVE_READ_ONLY: &str = "rro";
 /// The first kernel with mount_setattr(2), on which both mount features rest.
@@ -29,6 +33,8 @@ pub(crate) struct Features {
     pub user_namespaces: bool,
     /// Classes of cache and memory bandwidth.
     pub rdt: bool,
+    /// Keeps containers from writing to its program at some cost, unless that is executed from a read-only mount.
+    pub guards_itself: bool,
 }
 
 /// The parts that are read of the runtime specification's features structure.
@@ -37,6 +43,7 @@ pub(crate) struct Features {
 struct Answer {
     mount_options: Vec<String>,
     linux: Linux,
+    annotations: BTreeMap<String, Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -76,7 +83,7 @@ pub(super) fn of(runtime: &Path, kernel: &str) -> Features {
 }
 
 fn parse(answer: &[u8], kernel: &str) -> Features {
-    let Ok(Answer { mount_options, linux }) = serde_json::from_slice(answer) else {
+    let Ok(Answer { mount_options, linux, annotations }) = serde_json::from_slice(answer) else {
         return Features::default();
     };
     let kernel = version(kernel).is_some_and(|version| version >= MOUNT_SETATTR);
@@ -85,6 +92,7 @@ fn parse(answer: &[u8], kernel: &str) -> Features {
         recursive_read_only: kernel && mount_options.iter().any(|o| o == RECURSIVE_READ_ONLY),
         user_namespaces: kernel && users && linux.mount_extensions.idmap.enabled,
         rdt: linux.intel_rdt.enabled,
+        guards_itself: kernel && annotations.contains_key(CRUN),
     }
 }
 
@@ -112,6 +120,7 @@ mod tests {
             recursive_read_only: true,
             user_namespaces: has_user_namespaces(),
             rdt: true,
+            guards_itself: false,
         };
         assert_eq!(parse(whole, "6.18.44-fc"), all);
         let old = Features { rdt: true, ..Features::default() };
@@ -119,6 +128,8 @@ mod tests {
         for text in ["", "{}", "[]", r#"{"mountOptions": null}"#, r#"{"linux": {}}"#] {
             assert_eq!(parse(text.as_bytes(), "6.1.0"), Features::default(), "{text}");
         }
+        let crun = br#"{"annotations": {"run.oci.crun.version": "1.28"}}"#;
+        assert!(parse(crun, "6.1.0").guards_itself && !parse(crun, "5.4.0").guards_itself);
         let no_idmap = br#"{"mountOptions": ["rro"], "linux": {"namespaces": ["user"]}}"#;
         assert!(!parse(no_idmap, "6.1.0").user_namespaces);
         assert!(parse(no_idmap, "6.1.0").recursive_read_only);

@@ -266,7 +266,7 @@ fn wanted_namespaces(
     hostname: &str,
     netns: Option<&Path>,
 ) -> Result<Wanted> {
-    let config = &sandbox.fixed.config;
+    let Fixed { config, handler, .. } = &sandbox.fixed;
     let shared_pid = config.namespaces.pid == PodPid::Pod;
     let users = config.security.userns.clone();
     let cgroup = match shared_pid {
@@ -285,6 +285,7 @@ fn wanted_namespaces(
         cgroup,
         netns: netns.filter(|_| users.is_none()).map(Path::to_owned),
         own_network: users.is_some() && netns.is_some(),
+        guarded_runtime: handler.features.guards_itself.then(|| handler.binary.clone()),
         users,
     })
 }

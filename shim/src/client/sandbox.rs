@@ -38,6 +38,8 @@ pub struct CreateSandbox {
     pub gids: Vec<IdMapping>,
     /// Whether its network namespace is made here, inside the user namespace.
     pub own_network: bool,
+    /// The OCI runtime's program, where it need not guard itself if it is executed from a read-only mount.
+    pub guarded_runtime: Option<PathBuf>,
 }
 
 /// A range of ids in a user namespace, and what they are outside.
@@ -82,8 +84,10 @@ pub struct Started {
 impl Client {
     /// Makes a pod's namespaces.
     pub async fn create_sandbox(&self, sandbox: CreateSandbox, limit: Duration) -> Result<()> {
-        let netns = sandbox.netns.map(|path| path.to_string_lossy().into_owned());
-        let netns = netns.unwrap_or_default();
+        let text = |path: Option<PathBuf>| {
+            path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        let netns = text(sandbox.netns);
         let options = own::SandboxOptions {
             hostname: sandbox.hostname,
             sysctls: sandbox.sysctls,
@@ -95,6 +99,7 @@ impl Client {
             uids: sandbox.uids.iter().map(mapping).collect(),
             gids: sandbox.gids.iter().map(mapping).collect(),
             own_network: sandbox.own_network,
+            guarded_runtime: text(sandbox.guarded_runtime),
         };
         let request = wire::CreateSandboxRequest {
             sandbox_id: sandbox.id,

@@ -17,6 +17,7 @@ mod info;
 mod leftover;
 mod log;
 mod pod;
+mod program;
 mod publish;
 mod reactor;
 mod rpc;

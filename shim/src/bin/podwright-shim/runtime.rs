@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::reactor::{self, Exit, Once};
-use crate::sys;
+use crate::{program, sys};
 
 /// What is read at most of a runtime's complaints.
 const MAX_TEXT: u64 = 64 * 1024;
@@ -108,6 +108,11 @@ impl Runtime {
         line
     }
 
+    /// What to execute, whatever it is called.
+    pub(crate) fn program(&self) -> PathBuf {
+        program::held(&self.binary).unwrap_or_else(|| self.binary.clone())
+    }
+
     /// Runs a verb that starts no process of the container's.
     pub(crate) async fn run(
         &self,
@@ -120,8 +125,8 @@ impl Runtime {
         let stderr = scratch(dir, "stderr");
         let failed = |error: io::Error| RuntimeError(format!("{what}: {error}"));
         let line = self.arguments(&log);
-        let mut command = Command::new(line[0]);
-        command.args(&line[1..]).args(verb).current_dir(dir).stdout(Stdio::null());
+        let mut command = Command::new(self.program());
+        command.arg0(line[0]).args(&line[1..]).args(verb).current_dir(dir).stdout(Stdio::null());
         command.stderr(File::create(&stderr).map_err(failed)?);
         match input {
             // A file, not a pipe: nobody has to feed it, and its size does not matter.

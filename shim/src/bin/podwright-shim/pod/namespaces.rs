@@ -17,7 +17,7 @@ use crate::cgroup::Leaf;
 use crate::reactor::{self, Exit, Once, Source};
 use crate::rpc::Failure;
 use crate::runtime::scratch;
-use crate::{leftover, stage, sys};
+use crate::{leftover, program, stage, sys};
 
 /// Making namespaces takes a millisecond; a netns or a sysctl that hangs gets this long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -92,6 +92,7 @@ pub(super) async fn make(pod: &Pod, options: &SandboxOptions) -> Result<Held, Fa
     let users = !options.uids.is_empty() || !options.gids.is_empty();
     let none = options.host_ipc && options.host_uts && !options.shared_pid && !users;
     if none && !options.own_network && options.sysctls.is_empty() {
+        hold_runtime(options);
         return Ok(Held::default());
     }
     let complaints = scratch(&pod.dir, "namespaces");
@@ -109,6 +110,13 @@ pub(super) async fn make(pod: &Pod, options: &SandboxOptions) -> Result<Held, Fa
     }
 }
 
+/// The child works meanwhile.
+fn hold_runtime(options: &SandboxOptions) {
+    if !options.guarded_runtime.is_empty() {
+        program::hold(Path::new(&options.guarded_runtime));
+    }
+}
+
 async fn run(pod: &Pod, options: &SandboxOptions, complaints: &Path) -> io::Result<Held> {
     let leaf = match options.cgroup_path.as_str() {
         path if options.shared_pid && !path.is_empty() => Some(Leaf::new(path)?),
@@ -120,6 +128,7 @@ async fn run(pod: &Pod, options: &SandboxOptions, complaints: &Path) -> io::Resu
     let pid = child.id();
     let gone = reactor::watch(pid);
     let (input, output) = (child.stdin.take(), child.stdout.take());
+    hold_runtime(options);
     let _killed = KillOnDrop { pid, gone: Rc::clone(&gone) };
     let output = output.map(OwnedFd::from).ok_or(io::ErrorKind::BrokenPipe)?;
     rustix::io::ioctl_fionbio(&output, true)?;

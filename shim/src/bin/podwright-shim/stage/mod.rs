@@ -78,17 +78,19 @@ impl Default for Scene<'_> {
 }
 
 /// A command that mounts the scene where only the runtime sees it and then becomes the runtime.
-/// Without anything to do in between, it is the runtime at once. What goes wrong before is put
-/// into `report`, in the form in which runtimes log.
+/// Without anything to do in between, it is the runtime at once. What is executed is
+/// `program`, whatever it is called in `line`. What goes wrong before is put into `report`, in the form in which
+/// runtimes log.
 pub(crate) fn runtime(
     score: Option<i32>,
     scene: &Scene<'_>,
     report: &Path,
+    program: &Path,
     line: &[&OsStr],
 ) -> Command {
     if scene.mounts.is_empty() && scene.volumes.is_empty() && score.is_none() {
-        let mut command = Command::new(line[0]);
-        command.args(&line[1..]);
+        let mut command = Command::new(program);
+        command.arg0(line[0]).args(&line[1..]);
         return command;
     }
     let mut command = ourselves(RUNTIME);
@@ -96,6 +98,7 @@ pub(crate) fn runtime(
     if let Some(score) = score {
         command.arg("--oom-score").arg(score.to_string());
     }
+    command.arg("--program").arg(program);
     command.arg("--rootfs").arg(scene.rootfs);
     if let Some((namespace, root)) = scene.users {
         command.arg("--users").args([namespace, root]);

@@ -18,6 +18,7 @@ use crate::sys;
 struct Orders {
     score: Option<String>,
     report: PathBuf,
+    program: PathBuf,
     rootfs: PathBuf,
     users: Option<Users>,
     mounts: Vec<Mount>,
@@ -58,11 +59,11 @@ fn become_runtime(orders: &Orders) -> String {
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     sys::reset_signals();
-    let Some((program, arguments)) = orders.line.split_first() else {
+    let Some((name, arguments)) = orders.line.split_first() else {
         return "no program".into();
     };
-    let error = Command::new(program).args(arguments).exec();
-    format!("{}: {error}", program.display())
+    let error = Command::new(&orders.program).arg0(name).args(arguments).exec();
+    format!("{}: {error}", name.display())
 }
 
 fn parse(arguments: &[OsString]) -> Option<Orders> {
@@ -73,6 +74,7 @@ fn parse(arguments: &[OsString]) -> Option<Orders> {
         match flag.to_str()? {
             "--oom-score" => orders.score = Some(text(rest.next())?),
             "--report" => orders.report = rest.next()?.into(),
+            "--program" => orders.program = rest.next()?.into(),
             "--rootfs" => orders.rootfs = rest.next()?.into(),
             "--users" => {
                 let (namespace, root) = (rest.next()?.into(), rest.next()?.into());

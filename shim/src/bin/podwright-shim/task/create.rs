@@ -224,7 +224,8 @@ impl Plan<'_> {
             volumes: &self.options.volumes,
             users: self.options.users.as_ref(),
         };
-        let mut command: Command = stage::runtime(pod.restore_score, &scene, &log, &line);
+        let program = self.runtime.program();
+        let mut command: Command = stage::runtime(pod.restore_score, &scene, &log, &program, &line);
         command.current_dir(self.bundle).stdin(ends.stdin).stdout(ends.stdout).stderr(ends.stderr);
         let what = format!("{} create", self.runtime.name());
         Call::spawn(&mut command, what, log, None).map_err(Failure::io(self.runtime.name()))

@@ -157,8 +157,9 @@ fn call(
         line.extend([OsStr::new("--console-socket"), console.path().as_os_str()]);
     }
     line.push(OsStr::new(&task.id));
+    let program = task.runtime.program();
     let restore = pod.restore_score.filter(|_| score.is_none());
-    let mut command = stage::runtime(restore, &stage::Scene::default(), &log, &line);
+    let mut command = stage::runtime(restore, &stage::Scene::default(), &log, &program, &line);
     command.current_dir(&task.bundle).stdin(ends.stdin).stdout(ends.stdout).stderr(ends.stderr);
     let what = format!("{} exec", task.runtime.name());
     Call::spawn(&mut command, what, log, None).map_err(Failure::io(task.runtime.name()))
