@@ -15,7 +15,7 @@ use std::process::{Child, Stdio};
 
 use crate::place;
 use crate::poll::eventually;
-use crate::world::World;
+use crate::world::{World, child_of, kill};
 
 pub use layers::tell_layers;
 pub use log::{Cut, Dice, Log};
@@ -59,7 +59,8 @@ impl Disk {
         let file = fuse.join(NAME);
         eventually("the disk to be there", || world.seen(&file).exists().then_some(()));
         mount(world, &file);
-        world.sh("sync");
+        // Of this one alone: others on the machine may hang.
+        world.sh(&format!("sync -f {}", world.path("disk").display()));
         Self { server, log, base }
     }
 
@@ -75,8 +76,12 @@ impl Disk {
 }
 
 impl Drop for Disk {
+    /// The server ends while others are in its mount namespace, and with it the connection. If it were the last of
+    /// them, it would write back what is mounted from it, and wait for itself for ever.
     fn drop(&mut self) {
-        let _ = self.server.kill();
+        if let Some(server) = child_of(self.server.id()) {
+            kill(server);
+        }
         let _ = self.server.wait();
     }
 }
