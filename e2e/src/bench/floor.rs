@@ -8,8 +8,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::daemon;
+use crate::image::catalogue::BUSYBOX;
 use crate::measure::Samples;
 use crate::place;
+use crate::pod::container;
 use crate::world::{Options, World};
 
 /// What something took alone, and the processor's time for one.
@@ -37,6 +39,38 @@ pub fn runtime(runtime: &str, rounds: usize) -> [Alone; 2] {
     let up = format!("{runtime} alone: create + start; processor with delete");
     let exec = format!("{runtime} alone: exec true");
     [alone(&up, &time("runtime"), "up", rounds), alone(&exec, &time("exec"), "exec", rounds)]
+}
+
+/// The same with the whole configuration of a pod's container, beside it in its pod. Calls that follow each other at once
+/// never wait for the kernel to get ready for a move between cgroups; a pod's do, so there are pauses.
+pub fn in_a_pod(runtime: &'static str, rounds: usize) -> [Alone; 2] {
+    const PAUSE: &str = "150";
+    let config = "log_level = \"warn\"\n".into();
+    let world = World::start(Options { runtime, config, ..Default::default() });
+    world.pull(BUSYBOX);
+    let pod = world.pod("floor");
+    let id = pod.run(container("c", BUSYBOX, &["sleep", "3600"]));
+    let spec = world.read(world.path(&format!("state/pods/{}/ctr/{id}/config.json", pod.id)));
+    let mut spec: Value = serde_json::from_str(&spec).expect("the daemon's own");
+    spec["linux"]["cgroupsPath"] = json!(format!("/{}/alone", world.cgroup()));
+    let bundle = world.path("bundle");
+    let bin = bundle.join("rootfs/bin");
+    fs::create_dir_all(&bin).expect("the world's directory");
+    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+    std::os::unix::fs::symlink("busybox", bin.join("sleep")).expect("the world's directory");
+    fs::write(bundle.join("config.json"), spec.to_string()).expect("the world's directory");
+    let time = |what: &str| {
+        let mut command = world.command(place::binary("fixture"));
+        command.arg(what).arg(world.tool(runtime)).arg(&bundle);
+        printed(command.arg(rounds.to_string()).arg(PAUSE))
+    };
+    let up = format!("{runtime} with a pod's configuration: create + start, {PAUSE} ms apart");
+    let exec = format!("{runtime} with a pod's configuration: exec true, {PAUSE} ms apart");
+    let both =
+        [alone(&up, &time("runtime"), "up", rounds), alone(&exec, &time("exec"), "exec", rounds)];
+    pod.end();
+    world.finish();
+    both
 }
 
 /// The chain's plugins, each executed as libcni would, on a fresh network namespace.

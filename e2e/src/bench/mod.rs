@@ -152,7 +152,8 @@ fn floors(settings: &Settings) -> Floors {
     let [up, exec] = floor::runtime(RUNTIME, settings.rounds);
     let (network, overlay) = (floor::network(settings.rounds), floor::overlay(settings.rounds));
     let [add, del] = floor::plugins(settings.rounds);
-    let rows = [&up, &exec, &network, &overlay, &add, &del];
+    let [of_pod, exec_of_pod] = floor::in_a_pod(RUNTIME, settings.rounds);
+    let rows = [&up, &exec, &of_pod, &exec_of_pod, &network, &overlay, &add, &del];
     Floors {
         up: p50(&up) + p50(&network) + p50(&overlay),
         exec: p50(&exec),

@@ -5,7 +5,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio, exit};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -21,14 +21,16 @@ fn main() -> ExitCode {
             e2e::disk::serve(mountpoint.as_ref(), base.as_ref(), log.as_ref()).map_err(Into::into)
         }
         ["layers", dir] => e2e::disk::tell_layers(Path::new(dir)),
-        ["runtime", runtime, bundle, rounds] => time_runtime(runtime, bundle, rounds),
-        ["exec", runtime, bundle, rounds] => time_exec(runtime, bundle, rounds),
+        ["runtime", runtime, bundle, rounds] => time_runtime(runtime, bundle, rounds, "0"),
+        ["runtime", runtime, bundle, rounds, pause] => time_runtime(runtime, bundle, rounds, pause),
+        ["exec", runtime, bundle, rounds] => time_exec(runtime, bundle, rounds, "0"),
+        ["exec", runtime, bundle, rounds, pause] => time_exec(runtime, bundle, rounds, pause),
         ["plugins", dir, conflist, rounds] => time_plugins(Path::new(dir), conflist, rounds),
         ["veth", rounds] => time_veth(rounds),
         ["overlay", dir, rounds] => time_overlay(Path::new(dir), rounds),
         _ => {
-            let usage = "init SCRIPT | hang DIR | disk MOUNTPOINT BASE LOG | layers DIR | runtime PROGRAM BUNDLE N | \
-                         exec PROGRAM BUNDLE N | plugins DIR CONFLIST N | veth N | overlay DIR N";
+            let usage = "init SCRIPT | hang DIR | disk MOUNTPOINT BASE LOG | layers DIR | runtime PROGRAM BUNDLE N [PAUSE] | \
+                         exec PROGRAM BUNDLE N [PAUSE] | plugins DIR CONFLIST N | veth N | overlay DIR N";
             Err(anyhow::anyhow!(usage))
         }
     };
@@ -77,8 +79,9 @@ fn ledger() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the microseconds of each create and start, and at last the processor's of all.
-fn time_runtime(runtime: &str, bundle: &str, rounds: &str) -> anyhow::Result<()> {
+/// Prints the microseconds of each create and start, so many milliseconds apart, and at last the processor's of all.
+fn time_runtime(runtime: &str, bundle: &str, rounds: &str, pause: &str) -> anyhow::Result<()> {
+    let pause = Duration::from_millis(pause.parse()?);
     let root = format!("{bundle}/runtime");
     for round in 0..rounds.parse()? {
         let id = format!("round-{round}");
@@ -87,6 +90,7 @@ fn time_runtime(runtime: &str, bundle: &str, rounds: &str) -> anyhow::Result<()>
             command.args(["--root", &root, verb]).args(rest).arg(&id);
             run(command.stdin(Stdio::null()).stdout(Stdio::null()))
         };
+        std::thread::sleep(pause);
         let start = Instant::now();
         call("create", &["--bundle", bundle])?;
         call("start", &[])?;
@@ -96,8 +100,9 @@ fn time_runtime(runtime: &str, bundle: &str, rounds: &str) -> anyhow::Result<()>
     tell_processor()
 }
 
-/// Prints the microseconds of each exec in one container, and at last the processor's of all.
-fn time_exec(runtime: &str, bundle: &str, rounds: &str) -> anyhow::Result<()> {
+/// Prints the microseconds of each exec in one container, so apart, and at last the processor's of all.
+fn time_exec(runtime: &str, bundle: &str, rounds: &str, pause: &str) -> anyhow::Result<()> {
+    let pause = Duration::from_millis(pause.parse()?);
     let root = format!("{bundle}/runtime");
     let call = |arguments: &[&str]| {
         let mut command = Command::new(runtime);
@@ -108,6 +113,7 @@ fn time_exec(runtime: &str, bundle: &str, rounds: &str) -> anyhow::Result<()> {
     call(&["start", "exec"])?;
     let before = processor()?;
     for _ in 0..rounds.parse()? {
+        std::thread::sleep(pause);
         let start = Instant::now();
         call(&["exec", "exec", "/bin/busybox", "true"])?;
         println!("exec {}", start.elapsed().as_micros());
