@@ -21,7 +21,7 @@ pub(crate) fn patience() -> u32 {
 }
 
 /// Polls until `ready` has a value; panics with what was waited for after `limit`, or as many times that as
-/// [`patience`] says.
+/// `patience` says.
 pub fn within<T>(limit: Duration, what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let limit = limit * patience();
     let start = Instant::now();
