@@ -115,7 +115,7 @@ fn alone(what: &str, printed: &str, name: &str, rounds: usize) -> Alone {
 }
 
 /// What podwrightd asks for a plain container, as far as time goes.
-fn specification(cgroup: &str) -> Value {
+pub(super) fn specification(cgroup: &str) -> Value {
     let namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "network"]
         .iter()
         .map(|kind| json!({"type": kind}))

@@ -14,6 +14,9 @@ use crate::poll::within;
 
 use super::contestant::Contestant;
 use super::report::{Figure, Row, Target, Unit};
+use conmon::Conmon;
+
+mod conmon;
 
 /// A container's output.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +29,14 @@ struct Kind {
     /// How often it is printed, so that the producer is never what is measured.
     again: usize,
     wanted: Option<Target>,
+}
+
+impl Kind {
+    /// What the container does.
+    fn line(self) -> String {
+        let print = format!("{}; ", self.print).repeat(self.again);
+        format!("until [ -e /files/go ]; do usleep 1000; done; {print}touch /files/done")
+    }
 }
 
 const CAT: &str = "cat /files/input";
@@ -42,6 +53,7 @@ const KINDS: [Kind; 3] = [
         wanted: None,
     },
 ];
+const GROUP: &str = "container logs";
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Between two looks at whether all was printed.
 const GLANCE: Duration = Duration::from_millis(1);
@@ -62,6 +74,33 @@ impl Files {
     fn at(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
+
+    fn log(&self) -> PathBuf {
+        self.at("logs").join("c.log")
+    }
+
+    /// Tells the container to print, and waits until it says that it has.
+    fn until_printed(&self, who: &str) -> Duration {
+        let begun = Instant::now();
+        fs::write(self.at("go"), "").expect("memory can be written");
+        while !self.at("done").exists() {
+            assert!(begun.elapsed() < PATIENCE, "{who}: the container still prints");
+            std::thread::sleep(GLANCE);
+        }
+        begun.elapsed()
+    }
+
+    fn until_logged(&self, lines: usize) {
+        let all = || (newlines(&self.log()) == lines).then_some(());
+        within(PATIENCE, "every line in the log", all);
+    }
+
+    /// All but the input.
+    fn forget(&self) {
+        for name in ["go", "done", "logs/c.log"] {
+            fs::remove_file(self.at(name)).expect("memory can be written");
+        }
+    }
 }
 
 impl Drop for Files {
@@ -77,9 +116,21 @@ struct Once {
     cost: f64,
 }
 
-/// So many bytes of each kind of line, each contestant in turn.
-pub(super) fn measure(all: &[Contestant], rounds: usize, bytes: usize) -> Vec<Row> {
+impl Once {
+    fn of(bytes: f64, took: Duration, processor: Duration) -> Self {
+        Self { rate: bytes / took.as_secs_f64(), cost: processor.as_secs_f64() / bytes }
+    }
+}
+
+/// So many bytes of each kind of line, each contestant in turn, and conmon where it is among the `peers`.
+pub(super) fn measure(
+    all: &[Contestant],
+    rounds: usize,
+    bytes: usize,
+    peers: Option<&Path>,
+) -> Vec<Row> {
     println!("{} MB of log lines", bytes / 1_000_000);
+    let conmon = peers.and_then(Conmon::among);
     let mut rows = Vec::new();
     for kind in KINDS {
         let files = Files::new();
@@ -87,7 +138,9 @@ pub(super) fn measure(all: &[Contestant], rounds: usize, bytes: usize) -> Vec<Ro
         let lines = bytes / AGAIN / kind.line;
         fs::write(files.at("input"), line.repeat(lines)).expect("memory can be written");
         let mut measured: Vec<Vec<Once>> = all.iter().map(|_| Vec::new()).collect();
+        let mut alone = Vec::new();
         for _ in 0..rounds {
+            alone.extend(conmon.as_ref().map(|it| it.once(&files, kind, lines * kind.again)));
             for (one, measured) in all.iter().zip(&mut measured) {
                 measured.push(once(one, &files, kind, lines * kind.again));
             }
@@ -97,11 +150,21 @@ pub(super) fn measure(all: &[Contestant], rounds: usize, bytes: usize) -> Vec<Ro
                 let target = target.and_then(|target| one.wanted(target));
                 Some(Figure::of(median(measured.iter().map(of))).target(target))
             });
-            Row::new("container logs", what, unit, figures.collect())
+            Row::new(GROUP, what, unit, figures.collect())
         };
         rows.push(row(kind.what, Unit::MegabytesPerSecond, kind.wanted, |of| of.rate / 1e6));
         let processor = format!("processor, {}", kind.what);
         rows.push(row(&processor, Unit::SecondsPerGigabyte, None, |of| of.cost * 1e9));
+        let row = |what: &str, unit, of: fn(&Once) -> f64| {
+            let none = all.iter().map(|_| None).collect();
+            Row::new(GROUP, what, unit, none).floor(median(alone.iter().map(of)))
+        };
+        if conmon.is_some() {
+            let what = format!("conmon alone, {}", kind.what);
+            rows.push(row(&what, Unit::MegabytesPerSecond, |of| of.rate / 1e6));
+            let what = format!("processor of conmon, {}", kind.what);
+            rows.push(row(&what, Unit::SecondsPerGigabyte, |of| of.cost * 1e9));
+        }
     }
     rows
 }
@@ -119,8 +182,7 @@ fn once(one: &Contestant, files: &Files, kind: Kind, lines: usize) -> Once {
     config.log_directory = files.at("logs").display().to_string();
     fs::create_dir_all(files.at("logs")).expect("memory can be written");
     let pod = world.pod_of(config);
-    let print = format!("{}; ", kind.print).repeat(kind.again);
-    let line = format!("until [ -e /files/go ]; do usleep 1000; done; {print}touch /files/done");
+    let line = kind.line();
     let mut config = container("c", BUSYBOX, &shell(&line));
     let host_path = files.0.display().to_string();
     config.mounts =
@@ -128,23 +190,13 @@ fn once(one: &Contestant, files: &Files, kind: Kind, lines: usize) -> Once {
     let id = pod.run(config);
     let (daemon, shims) = one.processes();
     let watched = Watched::begin(&daemon, &shims);
-    let begun = Instant::now();
-    fs::write(files.at("go"), "").expect("memory can be written");
-    while !files.at("done").exists() {
-        assert!(begun.elapsed() < PATIENCE, "{}: the container still prints", one.label);
-        std::thread::sleep(GLANCE);
-    }
-    let took = begun.elapsed();
+    let took = files.until_printed(one.label);
     world.ended(&id);
-    let log = files.at("logs").join("c.log");
-    within(PATIENCE, "every line in the log", || (newlines(&log) == lines).then_some(()));
+    files.until_logged(lines);
     let (daemon, shims) = watched.used();
     pod.end();
-    for name in ["go", "done", "logs/c.log"] {
-        fs::remove_file(files.at(name)).expect("memory can be written");
-    }
-    let bytes = (lines * kind.line) as f64;
-    Once { rate: bytes / took.as_secs_f64(), cost: (daemon + shims).as_secs_f64() / bytes }
+    files.forget();
+    Once::of((lines * kind.line) as f64, took, daemon + shims)
 }
 
 fn newlines(log: &Path) -> usize {

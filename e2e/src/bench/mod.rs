@@ -1,7 +1,8 @@
 //! `./dev bench`: Podwright beside Debian's containerd, with the same runtime, plugins, network, images and client.
 //!
 //! Contestants take turns, pod by pod and call by call, so that what else the machine does meets all alike; what both
-//! do at rest is looked at in the same seconds. Beside them stands what none can do without. A run ends after a time
+//! do at rest is looked at in the same seconds. Beside them stands what none can do without, and
+//! conmon, which is no runtime, beside logs. A run ends after a time
 //! that its settings bound, and never compares figures of two runs.
 
 pub mod arguments;
@@ -125,7 +126,10 @@ fn measure(part: &str, all: &mut [Contestant], settings: &Settings, floors: &Flo
         "pods" => pods::sequential(all, settings.rounds, floors.up),
         "bursts" => pods::bursts(all, settings.bursts),
         "commands" => pods::commands(all, settings.commands, floors.exec),
-        "logs" => logs::measure(all, settings.transfers, settings.bytes),
+        "logs" => {
+            let Settings { transfers, bytes, ref peers, .. } = *settings;
+            logs::measure(all, transfers, bytes, peers.as_deref())
+        }
         "streams" => streams::measure(all, settings.transfers, settings.bytes),
         "node" => {
             let Settings { pods, quiet, calls, kills, .. } = *settings;
