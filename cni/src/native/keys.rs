@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::rules::BACKEND;
 use crate::attachment::Attachment;
 use crate::config::Fields;
 use crate::link::Mac;
@@ -51,6 +52,12 @@ pub(crate) fn flag(fields: &Fields, key: &str) -> Option<bool> {
 /// A switch that has to be off, for what is not done here.
 pub(crate) fn off(fields: &Fields, key: &str) -> Option<()> {
     (!flag(fields, key)?).then_some(())
+}
+
+/// `key` names the backend for rules that we have, or none: the executable's default is that one.
+pub(crate) fn backend(fields: &Fields, key: &str) -> Option<()> {
+    let backend: Option<String> = get(fields, key)?;
+    backend.is_none_or(|backend| backend == BACKEND).then_some(())
 }
 
 /// The MTU; `Some(None)`: the kernel's own.

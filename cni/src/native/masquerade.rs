@@ -14,12 +14,10 @@ use crate::result::IpNet;
 
 /// Where all that leaves the node passes.
 const ENTRY: &str = "POSTROUTING";
+
 /// Of the keys `ipMasq` and `ipMasqBackend`, if they are understood: is it wanted?
 pub(crate) fn parse(fields: &Fields) -> Option<bool> {
-    let backend: Option<String> = keys::get(fields, "ipMasqBackend")?;
-    if backend.is_some_and(|backend| backend != rules::BACKEND) {
-        return None;
-    }
+    keys::backend(fields, "ipMasqBackend")?;
     let wanted = keys::flag(fields, "ipMasq")?;
     // Where there is none, newer plugins write the rules in another way.
     (!wanted || rules::usable(Family::V4)).then_some(wanted)

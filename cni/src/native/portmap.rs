@@ -70,10 +70,7 @@ pub(crate) fn parse(fields: &Fields) -> Option<Conf> {
     let known =
         ["backend", "snat", "markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6"];
     keys::only(fields, &known)?;
-    let backend: Option<String> = keys::get(fields, "backend")?;
-    if backend.is_some_and(|backend| backend != rules::BACKEND) {
-        return None;
-    }
+    keys::backend(fields, "backend")?;
     let bit: Option<u8> = keys::get(fields, "markMasqBit")?;
     let set_mark: Option<String> = keys::get(fields, "externalSetMarkChain")?;
     let consistent = bit.is_none() || set_mark.is_none();

@@ -2,6 +2,8 @@
 //! in the namespaces of a world without a daemon.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,12 +27,7 @@ pub struct Alone {
 /// The same container without a pod: create and start, and exec, of the runtime's executable on a prepared bundle.
 pub fn runtime(runtime: &str, rounds: usize) -> [Alone; 2] {
     let world = World::without_daemon(Options::default());
-    let bundle = world.path("bundle");
-    let bin = bundle.join("rootfs/bin");
-    fs::create_dir_all(&bin).expect("the world's directory");
-    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
-    fs::write(bundle.join("config.json"), specification(world.cgroup()).to_string())
-        .expect("the world's directory");
+    let bundle = bundle(&world, &[], &specification(world.cgroup()));
     let time = |what: &str| {
         let mut command = world.command(place::binary("fixture"));
         command.arg(what).arg(world.tool(runtime)).arg(&bundle);
@@ -53,12 +50,7 @@ pub fn in_a_pod(runtime: &'static str, rounds: usize) -> [Alone; 2] {
     let spec = world.read(world.path(&format!("state/pods/{}/ctr/{id}/config.json", pod.id)));
     let mut spec: Value = serde_json::from_str(&spec).expect("the daemon's own");
     spec["linux"]["cgroupsPath"] = json!(format!("/{}/alone", world.cgroup()));
-    let bundle = world.path("bundle");
-    let bin = bundle.join("rootfs/bin");
-    fs::create_dir_all(&bin).expect("the world's directory");
-    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
-    std::os::unix::fs::symlink("busybox", bin.join("sleep")).expect("the world's directory");
-    fs::write(bundle.join("config.json"), spec.to_string()).expect("the world's directory");
+    let bundle = bundle(&world, &["sleep"], &spec);
     let time = |what: &str| {
         let mut command = world.command(place::binary("fixture"));
         command.arg(what).arg(world.tool(runtime)).arg(&bundle);
@@ -112,6 +104,20 @@ fn printed(command: &mut Command) -> String {
 fn alone(what: &str, printed: &str, name: &str, rounds: usize) -> Alone {
     let cpu = Samples::parse(printed, "cpu").total() / u32::try_from(rounds).unwrap_or(1).max(1);
     Alone { what: what.into(), samples: Samples::parse(printed, name), cpu: Some(cpu) }
+}
+
+/// A bundle in the world's directory, with busybox under its own name and those of `programs`.
+pub(super) fn bundle(world: &World, programs: &[&str], specification: &Value) -> PathBuf {
+    let bundle = world.path("bundle");
+    let bin = bundle.join("rootfs/bin");
+    fs::create_dir_all(&bin).expect("the world's directory");
+    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+    for program in programs {
+        symlink("busybox", bin.join(program)).expect("the world's directory");
+    }
+    fs::write(bundle.join("config.json"), specification.to_string())
+        .expect("the world's directory");
+    bundle
 }
 
 /// What podwrightd asks for a plain container, as far as time goes.

@@ -156,8 +156,7 @@ pub(super) fn measure(
         let processor = format!("processor, {}", kind.what);
         rows.push(row(&processor, Unit::SecondsPerGigabyte, None, |of| of.cost * 1e9));
         let row = |what: &str, unit, of: fn(&Once) -> f64| {
-            let none = all.iter().map(|_| None).collect();
-            Row::new(GROUP, what, unit, none).floor(median(alone.iter().map(of)))
+            Row::alone(GROUP, what, unit, all.len(), median(alone.iter().map(of)))
         };
         if conmon.is_some() {
             let what = format!("conmon alone, {}", kind.what);

@@ -107,10 +107,12 @@ pub fn run(settings: &Settings) -> Report {
     for part in PARTS.into_iter().filter(|part| wants(part)) {
         rows.extend(measure(part, &mut all, settings, &floors));
     }
-    rows.extend(floors.rows.into_iter().map(|(what, value)| {
-        let none = all.iter().map(|_| None).collect();
-        Row::new("alone", &what, Unit::Milliseconds, none).floor(value)
-    }));
+    rows.extend(
+        floors
+            .rows
+            .into_iter()
+            .map(|(what, value)| Row::alone("alone", &what, Unit::Milliseconds, all.len(), value)),
+    );
     let report = Report {
         about: about(settings, begun.elapsed()),
         contestants: all.iter().map(|one| one.label.to_owned()).collect(),

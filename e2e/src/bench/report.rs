@@ -97,6 +97,11 @@ impl Row {
         Self { group: group.into(), what: what.into(), unit, figures, floor: None }
     }
 
+    /// What none of so many contestants is measured by, beside them.
+    pub fn alone(group: &str, what: &str, unit: Unit, contestants: usize, value: f64) -> Self {
+        Self::new(group, what, unit, vec![None; contestants]).floor(value)
+    }
+
     #[must_use]
     pub fn floor(self, floor: f64) -> Self {
         Self { floor: Some(floor), ..self }

@@ -1,7 +1,6 @@
 //! conmon, which writes the logs of CRI-O and Podman, around a container of nobody's.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -12,8 +11,8 @@ use crate::measure::Processor;
 use crate::poll::eventually;
 use crate::world::{Options, World};
 
-/// The programs of its image that a container uses.
-const PROGRAMS: [&str; 6] = ["busybox", "sh", "cat", "dd", "touch", "usleep"];
+/// What the container executes.
+const PROGRAMS: [&str; 5] = ["sh", "cat", "dd", "touch", "usleep"];
 
 pub(super) struct Conmon(PathBuf);
 
@@ -26,21 +25,14 @@ impl Conmon {
     /// The same container, in a world of its own. Counted is what conmon uses, and what it starts but the container.
     pub(super) fn once(&self, files: &Files, kind: Kind, lines: usize) -> Once {
         let world = World::without_daemon(Options::default());
-        let bundle = world.path("bundle");
-        let bin = bundle.join("rootfs/bin");
-        fs::create_dir_all(&bin).expect("the world's directory");
         fs::create_dir_all(files.at("logs")).expect("memory can be written");
-        fs::copy("/bin/busybox", bin.join(PROGRAMS[0])).expect("busybox-static is installed");
-        for program in &PROGRAMS[1..] {
-            symlink(PROGRAMS[0], bin.join(program)).expect("the world's directory");
-        }
         let mut spec = floor::specification(world.cgroup());
         spec["process"]["args"] = json!(["/bin/sh", "-c", kind.line()]);
         let mounts = spec["mounts"].as_array_mut().expect("a container mounts something");
         mounts.push(json!({
             "destination": "/files", "type": "bind", "source": files.0, "options": ["rbind"],
         }));
-        fs::write(bundle.join("config.json"), spec.to_string()).expect("the world's directory");
+        let bundle = floor::bundle(&world, &PROGRAMS, &spec);
         let processor = Processor::apart(&world, "conmon");
         let (crun, pid) = (world.tool(RUNTIME), world.path("pid"));
         let path = |name| world.path(name).display().to_string();
@@ -50,11 +42,13 @@ impl Conmon {
             .args(["--cid", "c", "--cuuid", "c", "--name", "c", "--exit-dir", &path("exits")])
             // Else it makes a link in a directory of CRI-O's.
             .arg("--full-attach")
-            .args(["--bundle", &path("bundle"), "--container-pidfile", &path("pid")])
+            .arg("--bundle")
+            .arg(&bundle)
+            .args(["--container-pidfile", &path("pid")])
             .args(["--log-path", &format!("k8s-file:{}", files.log().display())])
             .arg("--runtime")
             .arg(&crun)
-            .args([format!("--runtime-arg=--root={}", path("crun"))])
+            .arg(format!("--runtime-arg=--root={}", path("crun")))
             .status()
             .expect("nsenter is installed");
         assert!(status.success(), "conmon: {status}");
