@@ -257,8 +257,8 @@ impl Shim {
         let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok());
         if let Some(Ok(pidfd)) = pidfd.map(crate::sys::pidfd) {
             // The pid could have been reused before it was opened.
-            if self.is_alive() {
-                pidfd.readable().await.ok();
+            if !self.is_alive() || pidfd.readable().await.is_ok() {
+                return;
             }
         }
         while self.is_alive() {

@@ -12,15 +12,19 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// Field 22 of /proc/PID/stat: when the process started, in clock ticks since boot. `None`: it is gone.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    started(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn started(stat: &str) -> Option<u64> {
     // The name, in parentheses, may itself hold spaces and parentheses.
     let (_, rest) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    // A zombie is gone for our purposes.
-    if *fields.first()? == "Z" {
+    let mut fields = rest.split_ascii_whitespace();
+    // Gone for our purposes is a zombie, and one that is being reaped (X): its file is there for a moment more.
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X" | "x") {
         return None;
     }
-    fields.get(19)?.parse().ok()
+    fields.nth(18)?.parse().ok()
 }
 
 /// Clock ticks a second, as /proc counts a process's time on every architecture that Linux has (USER_HZ).
@@ -220,6 +224,14 @@ mod tests {
         assert!(err.contains("did not end"), "{err}");
         end_working_in(&path, Duration::from_secs(5)).unwrap();
         assert_eq!(working_in(&path), []);
+    }
+
+    #[test]
+    fn the_dead_have_no_start_time() {
+        let rest = "1 7 7 0 -1 4194560 9 0 0 0 1 2 0 0 20 0 1 0 4711 1 1";
+        for (state, time) in [("S", Some(4711)), ("D", Some(4711)), ("Z", None), ("X", None)] {
+            assert_eq!(started(&format!("7 (a) Z (b) {state} {rest}")), time, "{state}");
+        }
     }
 
     #[test]
