@@ -26,13 +26,13 @@ impl Held {
         Self(held)
     }
 
-    /// What is held that was not before. Waits a while until that is nothing, since the kernel and the daemon finish
-    /// in the background.
+    /// What is held that was not before. Waits until that is nothing, for as long as anything may take: the kernel and
+    /// the daemon finish in the background, and on a disk that somebody else fills, deletions wait for the journal.
     pub fn more(&self, world: &World) -> Vec<String> {
         let start = std::time::Instant::now();
         loop {
             let more: Vec<String> = Self::now(world).0.difference(&self.0).cloned().collect();
-            if more.is_empty() || start.elapsed() > LIMIT / 4 * patience() {
+            if more.is_empty() || start.elapsed() > LIMIT * patience() {
                 return more;
             }
             std::thread::sleep(std::time::Duration::from_millis(20));

@@ -79,7 +79,7 @@ pub(crate) fn live(node: &mut Node, whole: &mut Option<Stored>) -> anyhow::Resul
         if after == before && trash == 0 {
             return Ok(retries);
         }
-        if start.elapsed() > e2e::poll::LIMIT / 4 {
+        if start.elapsed() > e2e::poll::LIMIT {
             differ("residue: removed", &before, &after)?;
             bail!("residue: {trash} things in the trash");
         }

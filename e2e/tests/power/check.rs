@@ -160,7 +160,7 @@ fn cleanup(world: &World) -> Result<(), String> {
     );
     let mut left = String::new();
     let start = Instant::now();
-    while start.elapsed() < e2e::poll::LIMIT / 4 {
+    while start.elapsed() < e2e::poll::LIMIT {
         left = world.sh(&places);
         if left.is_empty() {
             break;
