@@ -80,8 +80,9 @@ async fn serve(config: Config) -> Result<()> {
 
     recover::recover(&pods).await?;
     sandbox::watch::glances(&pods);
-    failpoint::sure("start/serve", || ready.open());
+    // Before anybody is served: who looks at what the daemon holds finds all that it goes on holding.
     watch_imports(&pods);
+    failpoint::sure("start/serve", || ready.open());
     load_profile(&pods);
     tracing::info!(socket = %socket.display(), handler = pods.node.host.default_handler, "serving CRI");
     systemd::tell("READY=1");
