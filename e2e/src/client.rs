@@ -1,16 +1,14 @@
 //! A CRI client with blocking calls, usable from several threads at once.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
-use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
+use crate::channel::Channel;
 use crate::cri::image_service_client::ImageServiceClient;
 use crate::cri::runtime_service_client::RuntimeServiceClient;
 use crate::cri::*;
@@ -18,6 +16,7 @@ use crate::node::node_client::NodeClient;
 use crate::node::{
     FsckRequest, FsckResponse, ListOperationsRequest, ListOperationsResponse, PullProgress,
 };
+use crate::poll::LIMIT;
 
 /// What the kubelet receives at most.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -173,17 +172,7 @@ impl Client {
             .enable_all()
             .build()
             .expect("a runtime starts");
-        let socket: PathBuf = socket.into();
-        let channel = {
-            let _guard = tokio.enter();
-            Endpoint::from_static("http://localhost").connect_with_connector_lazy(
-                tower::service_fn(move |_: Uri| {
-                    let socket = socket.clone();
-                    async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-                }),
-            )
-        };
-        Self { tokio, channel, traceparent: Box::default() }
+        Self { tokio, channel: Channel::new(socket), traceparent: Box::default() }
     }
 
     /// The calls from now on belong to that trace.
@@ -232,7 +221,7 @@ impl Client {
         self.tokio.block_on(async {
             let call = call(channel, request);
             // The server answers before its deadline; this one is for a server that does not.
-            tokio::time::timeout(deadline + Duration::from_secs(5), call)
+            tokio::time::timeout(deadline + LIMIT, call)
                 .await
                 .unwrap_or_else(|_| Err(Status::deadline_exceeded("the server never answered")))
                 .map(tonic::Response::into_inner)

@@ -8,6 +8,7 @@
 
 pub mod bench;
 pub mod cgroup;
+pub mod channel;
 pub mod client;
 pub mod collector;
 pub mod cosign;
