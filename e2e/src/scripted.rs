@@ -18,6 +18,9 @@ pub struct Script {
 /// Stops whoever obeys it, for longer than any test lasts; the test can wait until it does.
 pub const HANG: &str = "touch $orders/hangs; sleep 1000";
 
+/// Holds up whoever obeys it until [`Script::go`].
+pub const WAIT: &str = "touch $orders/hangs; until [ -e $orders/go ]; do sleep 0.05; done";
+
 /// An interface whose address no plugin has to give back.
 pub const ADDRESS: &str = r#"echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"'$CNI_NETNS'"}],"ips":[{"address":"10.1.2.3/24","interface":0}]}'"#;
 
@@ -40,7 +43,9 @@ impl Script {
 
     /// What to do from now on when `verb` is asked for; a line of shell.
     pub fn order(&self, verb: &str, line: &str) {
-        let _ = std::fs::remove_file(self.path("hangs"));
+        for told in ["hangs", "go"] {
+            let _ = std::fs::remove_file(self.path(told));
+        }
         std::fs::write(self.path(verb), line).expect("the script's directory");
     }
 
@@ -54,7 +59,12 @@ impl Script {
         self.dir.join(name)
     }
 
-    /// Waits until somebody obeys [`HANG`].
+    /// Who obeys [`WAIT`] goes on, and so does whoever will.
+    pub fn go(&self) {
+        std::fs::write(self.path("go"), "").expect("the script's directory");
+    }
+
+    /// Waits until somebody obeys [`HANG`] or [`WAIT`].
     pub fn until_it_hangs(&self) {
         eventually("the script to hang", || self.path("hangs").exists().then_some(()));
     }

@@ -12,7 +12,7 @@ use e2e::{Options, World, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
-use crate::bad_volume::slowest_lists;
+use crate::bad_volume::{lists, prompt};
 use crate::prometheus;
 
 /// A world with a directory on a file system of its own.
@@ -79,7 +79,7 @@ fn the_root() {
     world.pull(BUSYBOX);
     let pod = world.pod("frozen");
     let id = pod.run(container("c", BUSYBOX, &shell("while :; do sleep 0.2; done")));
-    let before = slowest_lists(&world, &pod);
+    let before = lists(&world, &pod);
     let frozen = Frozen::hang(&world, "root");
     assert_eq!(world.exec(&id, "echo runs"), "runs\n");
     let config = sandbox(&world, "waits");
@@ -89,10 +89,9 @@ fn the_root() {
     assert!(told.message().contains("record"), "the stage is told: {told}");
     let asked = Instant::now();
     world.stop_container(&id, 0).unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(45), "{:?}", asked.elapsed());
     assert_eq!(world.ended(&id).exit_code, 137);
-    let p99 = slowest_lists(&world, &pod);
-    assert!(p99 < Duration::from_millis(50).max(before * 5), "{p99:?}");
+    prompt(before, lists(&world, &pod));
     frozen.end();
     let waited = world.pod_of(config);
     waited.end();
@@ -105,7 +104,7 @@ fn the_root_by_turns() {
     let world = world_with_disk("root");
     world.pull(BUSYBOX);
     let pod = world.pod("crawls");
-    let before = slowest_lists(&world, &pod);
+    let before = lists(&world, &pod);
     let crawling = Frozen::crawl(&world, "root");
     std::thread::scope(|scope| {
         let cycle = scope.spawn(|| {
@@ -116,8 +115,7 @@ fn the_root_by_turns() {
             pod.end();
             println!("a pod on a disk that crawls took {:?}", start.elapsed());
         });
-        let p99 = slowest_lists(&world, &pod);
-        assert!(p99 < Duration::from_millis(50).max(before * 5), "{p99:?}");
+        prompt(before, lists(&world, &pod));
         cycle.join().unwrap();
     });
     crawling.end();
@@ -176,7 +174,7 @@ fn the_logs() {
     world.stop_container(&prints, 0).unwrap();
     assert_eq!(world.ended(&prints).exit_code, 137);
     println!("an exit and a kill beside a log that hangs took {:?}", asked.elapsed());
-    assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
     frozen.end();
     pod.end();
     world.finish();

@@ -217,11 +217,10 @@ fn a_registry_that_says_nothing() {
     e2e::eventually("the mute registry", || world.listens(5999).then_some(()));
     let image = Some(ImageSpec { image: "127.0.0.1:5999/mute:1".into(), ..Default::default() });
     let request = PullImageRequest { image, ..Default::default() };
-    let start = std::time::Instant::now();
     let status =
         world.client.pull_image_within(std::time::Duration::from_secs(2), request).unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    assert!(start.elapsed().as_secs() < 5);
+    assert!(status.message().contains("pull "), "the daemon says what it does: {status}");
     world.sh("kill $(busybox pidof sleep nc) 2>/dev/null; true");
     let _ = mute.kill();
     let _ = mute.wait();

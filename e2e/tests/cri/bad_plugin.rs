@@ -8,6 +8,9 @@ use e2e::scripted::{self, ADDRESS, HANG};
 use e2e::{Options, World, eventually};
 use tonic::Code;
 
+/// What a busy machine may take for what should take seconds.
+const PROMPT: Duration = Duration::from_secs(50);
+
 /// What the kubelet's clean-up of a failed pod does, where the daemon kept a record.
 fn finish_failed(world: &World) {
     let list = world.client.list_pod_sandbox(ListPodSandboxRequest::default()).unwrap();
@@ -41,7 +44,7 @@ fn a_plugin_that_hangs() {
     script.order("ADD", HANG);
     let start = Instant::now();
     let status = world.try_pod(sandbox(&world, "hangs")).map(|pod| pod.id).unwrap_err();
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
     assert!(status.message().contains("scripted"), "{status}");
     assert!(status.message().contains("no answer after"), "{status}");
     finish_failed(&world);
@@ -106,14 +109,15 @@ fn a_plugin_that_is_not_installed() {
 /// The client that gave up and asks again gets what its first request made, never "name is reserved".
 #[test]
 fn a_slow_plugin_and_an_impatient_client() {
-    let (world, script) = scripted::plugin(20);
-    script.order("ADD", "sleep 1.5");
+    let (world, script) = scripted::plugin(300);
+    script.order("ADD", scripted::WAIT);
     let config = sandbox(&world, "slow");
     let request = RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
-    let first = world.client.run_pod_sandbox_within(Duration::from_millis(700), request);
+    let first = world.client.run_pod_sandbox_within(Duration::from_secs(3), request);
     let status = first.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
     assert!(status.message().contains("network"), "the stage is told: {status}");
+    script.go();
     let pod = world.pod_of(config);
     assert_eq!(
         world.client.list_pod_sandbox(ListPodSandboxRequest::default()).unwrap().items.len(),
@@ -131,7 +135,7 @@ fn a_plugin_that_hangs_in_del() {
     script.order("DEL", HANG);
     let start = Instant::now();
     let told = pod.stop().unwrap_err();
-    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
     assert!(told.message().contains("no answer after"), "{told}");
     assert!(pod.remove().is_err(), "what is not detached is not forgotten");
     assert_eq!(world.sandbox_status(&pod.id).unwrap().state(), PodSandboxState::SandboxNotready);
@@ -184,14 +188,14 @@ fn a_plugin_that_fails_half_way() {
 /// A child that it leaves behind holds its pipes, and nobody up.
 #[test]
 fn a_plugin_whose_child_stays() {
-    let (world, script) = scripted::plugin(20);
+    let (world, script) = scripted::plugin(300);
     script.order("ADD", &format!("sleep 1000 & {ADDRESS}; exit 0"));
     script.order("DEL", "sleep 1000 & exit 0");
     let start = Instant::now();
     let pod = world.pod("stays");
     assert_eq!(pod.ip(), "10.1.2.3");
     pod.end();
-    assert!(start.elapsed() < Duration::from_secs(18), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
     // They are the plugin's own business.
     world.sh("kill $(busybox ps | grep '[s]leep 1000' | cut -c1-5)");
     world.finish();
@@ -200,13 +204,13 @@ fn a_plugin_whose_child_stays() {
 /// Status asks plugins in the background: one that hangs holds up neither it nor the pods.
 #[test]
 fn a_plugin_that_hangs_in_status_and_version() {
-    let (world, script) = scripted::plugin_of_version("1.1.0", 3);
+    let (world, script) = scripted::plugin_of_version("1.1.0", 5);
     script.order("STATUS", HANG);
     script.order("VERSION", HANG);
     let condition = || {
         let start = Instant::now();
         let status = world.client.status(StatusRequest::default()).unwrap().status.unwrap();
-        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
         status.conditions.into_iter().find(|one| one.r#type == "NetworkReady").unwrap()
     };
     eventually("the plugin's silence to be told", || {
@@ -224,7 +228,7 @@ fn a_plugin_that_hangs_in_status_and_version() {
 #[test]
 fn many_plugins_that_hang_and_a_pod_without_one() {
     const HANGING: usize = 70;
-    let (world, script) = scripted::plugin(60);
+    let (world, script) = scripted::plugin(300);
     script.order("ADD", HANG);
     std::thread::scope(|scope| {
         let hanging: Vec<_> = (0..HANGING)
@@ -247,7 +251,7 @@ fn many_plugins_that_hang_and_a_pod_without_one() {
         let start = Instant::now();
         let pod = world.pod_of(config);
         pod.end();
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+        assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
         script.relent("ADD");
         world.sh("kill $(busybox ps | grep '[s]leep 1000' | cut -c1-5)");
         for one in hanging {

@@ -11,6 +11,8 @@ use tonic::Code;
 use crate::code;
 
 const CAP: usize = 16 << 20;
+/// What a busy machine may take for what should take a second.
+const PROMPT: Duration = Duration::from_secs(25);
 
 on_each_runtime! {
     fn returns_streams_and_code(world) {
@@ -41,7 +43,7 @@ on_each_runtime! {
         let start = Instant::now();
         let answer = world.try_exec(&id, &shell("sleep 4242"), 1);
         assert_eq!(code(&answer), Code::DeadlineExceeded);
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
         eventually("the process to be gone", || {
             (!world.exec(&id, "ps").contains("sleep 4242")).then_some(())
         });
@@ -72,7 +74,7 @@ on_each_runtime! {
         let start = Instant::now();
         let answer = world.try_exec(&id, &shell("sleep 500 & echo started"), 30).unwrap();
         assert_eq!((answer.exit_code, answer.stdout.as_slice()), (0, &b"started\n"[..]));
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
         pod.end();
     }
 

@@ -1,11 +1,11 @@
 //! How containers end: codes, reasons, signals, memory.
 
 use e2e::cri::*;
+use e2e::eventually;
 use e2e::image::Image;
 use e2e::image::catalogue::{BUSYBOX, base, storage};
 use e2e::pod::{container, shell};
 use e2e::registry::HOST;
-use e2e::{eventually, within};
 use serde_json::json;
 
 on_each_runtime! {
@@ -179,7 +179,7 @@ on_each_runtime! {
         world.pull(BUSYBOX);
         let pod = world.pod("children");
         let id = pod.run(container("c", BUSYBOX, &shell("sleep 1000 & sleep 1000 & exit 5")));
-        let status = within(std::time::Duration::from_secs(10), "the end", || {
+        let status = eventually("the end", || {
             let status = world.container_status(&id).unwrap();
             (status.state() == ContainerState::ContainerExited).then_some(status)
         });

@@ -7,18 +7,21 @@ use e2e::cri::*;
 use e2e::image::catalogue::BUSYBOX;
 use e2e::node::{ListOperationsRequest, Operation};
 use e2e::pod::{container, sandbox, shell};
-use e2e::{Options, World, eventually, scripted};
+use e2e::scripted::{self, Script};
+use e2e::{Options, World, eventually};
 use rustix::process::Signal;
 use tonic::{Code, Status};
 
-/// An impatient client's patience.
-const SHORT: Duration = Duration::from_millis(700);
+/// An impatient client's patience: a busy node gets to where its operation is held up within it.
+const SHORT: Duration = Duration::from_secs(3);
+/// One that asks for no more than that something is begun.
+const SHORTER: Duration = Duration::from_secs(1);
 
-/// A world whose network takes its time for a verb.
-fn slow(verb: &str) -> World {
-    let (world, script) = scripted::plugin(60);
-    script.order(verb, "sleep 3");
-    world
+/// A world whose network waits at a verb for the script's word.
+fn slow(verb: &str) -> (World, Script) {
+    let (world, script) = scripted::plugin(300);
+    script.order(verb, scripted::WAIT);
+    (world, script)
 }
 
 /// The operations whose description begins so.
@@ -66,7 +69,7 @@ fn pods(world: &World) -> Vec<String> {
 
 #[test]
 fn a_run_whose_client_gave_up_is_listed_and_joined() {
-    let world = slow("ADD");
+    let (world, script) = slow("ADD");
     let config = sandbox(&world, "slow");
     let answer = world.client.run_pod_sandbox_within(SHORT, runs(&config));
     told(answer, &["run sandbox tests/slow", "attaching the network", "scripted"]);
@@ -75,6 +78,7 @@ fn a_run_whose_client_gave_up_is_listed_and_joined() {
     assert!(listed.stage.contains("attaching the network"), "{listed:?}");
     assert!(listed.waits_for.iter().any(|what| what.ends_with("/scripted")), "{listed:?}");
     assert!(listed.age_ms >= 500 && listed.age_ms >= listed.in_stage_ms, "{listed:?}");
+    script.go();
     let pod = world.pod_of(config.clone());
     gone(&world, "run sandbox");
     // What is done already answers the same.
@@ -86,11 +90,16 @@ fn a_run_whose_client_gave_up_is_listed_and_joined() {
 
 #[test]
 fn the_next_attempt_does_not_wait_for_the_last() {
-    let world = slow("ADD");
+    let (world, script) = scripted::plugin(300);
+    script.order("ADD", &format!("mkdir $orders/first 2>/dev/null && {{ {}; }}", scripted::WAIT));
     let mut config = sandbox(&world, "again");
     told(world.client.run_pod_sandbox_within(SHORT, runs(&config)), &["run sandbox"]);
     config.metadata.as_mut().unwrap().attempt = 1;
     let next = world.pod_of(config);
+    eventually("the first alone to be under way", || {
+        (operations(&world, "run sandbox").len() == 1).then_some(())
+    });
+    script.go();
     gone(&world, "run sandbox");
     assert_eq!(pods(&world).len(), 2, "the first attempt came up, too, for the kubelet to end");
     next.end();
@@ -102,15 +111,13 @@ fn the_next_attempt_does_not_wait_for_the_last() {
 
 #[test]
 fn a_client_that_hangs_up_ends_nothing() {
-    let world = slow("ADD");
+    let (world, script) = slow("ADD");
     let config = sandbox(&world, "abandoned");
-    world.client.abandoned(
-        Duration::from_millis(400),
-        runs(&config),
-        |channel, request| async move {
-            RuntimeServiceClient::new(channel).run_pod_sandbox(request).await
-        },
-    );
+    world.client.abandoned(SHORTER, runs(&config), |channel, request| async move {
+        RuntimeServiceClient::new(channel).run_pod_sandbox(request).await
+    });
+    script.until_it_hangs();
+    script.go();
     gone(&world, "run sandbox");
     let [id] = pods(&world).try_into().unwrap();
     assert_eq!(world.client.run_pod_sandbox(runs(&config)).unwrap().pod_sandbox_id, id);
@@ -120,7 +127,7 @@ fn a_client_that_hangs_up_ends_nothing() {
 
 #[test]
 fn the_end_of_a_pod_goes_on_and_is_joined() {
-    let world = slow("DEL");
+    let (world, script) = slow("DEL");
     let pod = world.pod("ending");
     let pod_sandbox_id = pod.id.clone();
     let stop = StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() };
@@ -135,6 +142,7 @@ fn the_end_of_a_pod_goes_on_and_is_joined() {
         RuntimeServiceClient::new(channel).remove_pod_sandbox(request).await
     });
     told(answer, &["remove sandbox"]);
+    script.go();
     world.client.remove_pod_sandbox(remove).unwrap();
     gone(&world, "remove sandbox");
     assert!(pods(&world).is_empty());
@@ -176,9 +184,10 @@ fn impatience_makes_nothing_twice() {
         Ok(answer.container_id)
     });
     let start = StartContainerRequest { container_id: container_id.clone() };
-    let started = world.client.timed(SHORT / 100, start, |channel, request| async move {
-        RuntimeServiceClient::new(channel).start_container(request).await
-    });
+    let started =
+        world.client.timed(Duration::from_millis(7), start, |channel, request| async move {
+            RuntimeServiceClient::new(channel).start_container(request).await
+        });
     assert!(hurried(&started.unwrap_err()));
     eventually("the start that nobody waits for", || {
         let state = world.container_status(&container_id).unwrap().state();
@@ -195,7 +204,7 @@ fn impatience_makes_nothing_twice() {
 #[test]
 fn a_start_is_joined() {
     let (world, script) = scripted::runtime();
-    script.order("create", "sleep 3");
+    script.order("create", scripted::WAIT);
     world.pull(BUSYBOX);
     let pod = world.pod("slow-start");
     let id = pod.create(container("c", BUSYBOX, &shell("exec sleep 1000")));
@@ -205,6 +214,7 @@ fn a_start_is_joined() {
     });
     told(answer, &["start container", "creating the container in its OCI runtime"]);
     assert_eq!(operation(&world, "start container").waiting_callers, 0);
+    script.go();
     world.start_container(&id).unwrap();
     assert_eq!(world.container_status(&id).unwrap().state(), ContainerState::ContainerRunning);
     pod.end();
@@ -266,7 +276,7 @@ fn a_pull_goes_on_and_is_joined() {
     let image = Some(ImageSpec { image: BUSYBOX.into(), ..Default::default() });
     let request = PullImageRequest { image, ..Default::default() };
     silence("-I");
-    told(world.client.pull_image_within(SHORT, request.clone()), &["pull ", "busybox"]);
+    told(world.client.pull_image_within(SHORTER, request.clone()), &["pull ", "busybox"]);
     assert_eq!(operation(&world, "pull ").waiting_callers, 0);
     let joined = std::thread::scope(|scope| {
         let joins = scope.spawn(|| world.pull(BUSYBOX));
@@ -279,7 +289,7 @@ fn a_pull_goes_on_and_is_joined() {
     world.remove_image(BUSYBOX);
     // Nobody waits for this one at all.
     silence("-I");
-    told(world.client.pull_image_within(SHORT, request), &["pull "]);
+    told(world.client.pull_image_within(SHORTER, request), &["pull "]);
     silence("-D");
     gone(&world, "pull ");
     let list = world.client.list_images(ListImagesRequest::default()).unwrap();

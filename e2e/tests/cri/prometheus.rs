@@ -21,7 +21,7 @@ use super::NO_SUCH_ID;
 const METRICS: u16 = 1338;
 const PROMETHEUS: u16 = 9090;
 /// How long Prometheus scrapes; `PODWRIGHT_SCRAPE_SECONDS` is another.
-const SCRAPE: Duration = Duration::from_secs(4);
+const SCRAPE: Duration = Duration::from_secs(6);
 
 fn world(address: &str) -> World {
     World::start(Options { config: at(address), ..Default::default() })
@@ -289,7 +289,7 @@ fn prometheus_scrapes_without_an_error_and_every_panel_has_data() {
 
     let config = world.path("prometheus.yml");
     let text = format!(
-        "global: {{scrape_interval: 500ms, evaluation_interval: 1s}}\nrule_files: [{:?}]\n\
+        "global: {{scrape_interval: 2s, evaluation_interval: 1s}}\nrule_files: [{:?}]\n\
          scrape_configs:\n- job_name: podwright\n  static_configs: [{{targets: ['127.0.0.1:{METRICS}']}}]\n",
         deployed(RULES).canonicalize().unwrap()
     );

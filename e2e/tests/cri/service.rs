@@ -76,16 +76,16 @@ fn systemd_hears_how_the_daemon_is_and_nobody_else_hears_of_systemd() {
 
 #[test]
 fn a_slow_operation_is_told_while_it_lasts_and_the_flight_recorder_has_its_stages() {
-    const SHORT: Duration = Duration::from_millis(700);
-    let (mut world, script) = scripted::plugin(60);
+    let (mut world, script) = scripted::plugin(300);
     std::fs::write(world.path("conf.d/slow.toml"), "slow_operation_seconds = 1\n").unwrap();
     world.end_daemon(Signal::TERM);
     world.start_daemon();
-    script.order("ADD", "sleep 5");
+    script.order("ADD", scripted::WAIT);
     let config = sandbox(&world, "slow");
     let request = RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
-    let gave_up = world.client.run_pod_sandbox_within(SHORT, request).unwrap_err();
+    let gave_up = world.client.run_pod_sandbox_within(Duration::from_secs(1), request).unwrap_err();
     assert_eq!(gave_up.code(), Code::DeadlineExceeded, "{gave_up}");
+    script.until_it_hangs();
 
     let daemon = Pid::from_raw(world.daemon_pid().unwrap().try_into().unwrap()).unwrap();
     kill_process(daemon, Signal::USR1).unwrap();
@@ -102,15 +102,20 @@ fn a_slow_operation_is_told_while_it_lasts_and_the_flight_recorder_has_its_stage
     assert!(at("serving CRI") < at("run sandbox tests/slow: recording the intent"), "{dump}");
     assert!(at("run sandbox tests/slow: recording the intent") < at(attaching), "{dump}");
 
+    let log = eventually("the third threshold", || {
+        let log = world.read(world.path("daemon.log"));
+        log.contains("thresholds=4").then_some(log)
+    });
+    script.go();
     let pod = world.pod_of(config);
-    let log = world.read(world.path("daemon.log"));
     let slow: Vec<&str> = log.lines().filter(|line| line.contains("operation is slow")).collect();
     for times in [1, 2, 4] {
         let told = slow.iter().find(|line| line.contains(&format!("thresholds={times}")));
         let told = told.unwrap_or_else(|| panic!("not told at {times}: {slow:?}"));
-        for part in
-            ["WARN", "verb=\"run sandbox\"", "object=\"tests/slow\"", "attaching", "/scripted"]
-        {
+        let parts =
+            ["WARN", "verb=\"run sandbox\"", "object=\"tests/slow\"", "attaching", "/scripted"];
+        // On a busy disk the first finds it at an earlier stage.
+        for part in &parts[..if times == 1 { 3 } else { 5 }] {
             assert!(told.contains(part), "no {part}: {told}");
         }
     }

@@ -205,6 +205,7 @@ async fn the_retry_of_a_caller_that_gave_up_joins() {
         assert!(tokio::time::timeout(Duration::from_millis(300), pull).await.is_err());
         assert_eq!(node.images.pulls().len(), 1);
     }
+    wait(|| fake.count("/manifests/v1") > 0).await;
     assert_eq!(fake.count("/manifests/v1"), 1);
 }
 

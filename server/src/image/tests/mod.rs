@@ -127,7 +127,7 @@ impl Node {
 
 /// Waits until something is so.
 async fn wait(so: impl Fn() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..3000 {
         if so() {
             return;
         }
