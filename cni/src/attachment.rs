@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::engine::Engines;
 use crate::error::{Error, Result};
 
 /// No interface name in Linux is longer.
@@ -34,6 +35,9 @@ pub struct Attachment {
     pub args: Vec<(String, String)>,
     /// What goes to the plugins that declare it.
     pub capabilities: Capabilities,
+    /// Who writes its rules, and takes them away. Where it is not recorded, DEL looks for them everywhere.
+    #[serde(default)]
+    pub engines: Engines,
 }
 
 impl Attachment {

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::attachment::{Attachment, Capabilities};
 use crate::config::Network;
+use crate::engine::Engines;
 use crate::error::{Error, Result};
 use crate::lease;
 use crate::result::CniResult;
@@ -80,6 +81,8 @@ impl CachedAttachment {
                 other: self.capability_args.clone().unwrap_or_default(),
                 ..Capabilities::default()
             },
+            // libcni's entries do not say.
+            engines: Engines::default(),
         }
     }
 }

@@ -9,7 +9,8 @@
 //! few variables of the environment, and one that hangs is killed together with its process group.
 //!
 //! The crate keeps no state in memory. What it keeps on disk is libcni's result cache, in libcni's layout,
-//! so that other tools and other runtimes on the node can read it. It never decides *whether* a pod gets a
+//! so that other tools and other runtimes on the node can read it, and beside it links to the programs of a packet
+//! filter that the node's `iptables` no longer stands for. It never decides *whether* a pod gets a
 //! network, never retries, and never releases what an ADD that failed may have allocated: the caller, who
 //! keeps the durable record, calls [`Runtime::del`] for that.
 
@@ -21,6 +22,8 @@ mod cache;
 mod confdir;
 mod config;
 mod deadline;
+mod detour;
+mod engine;
 mod error;
 mod lease;
 mod link;
@@ -41,6 +44,7 @@ pub use cache::CachedAttachment;
 pub use confdir::{ConfigSet, FileError};
 pub use config::{Network, Plugin};
 pub use deadline::{Cancel, Deadline};
+pub use engine::{Engine, Engines};
 pub use error::{Answer, Error, Result, Verb};
 pub use result::{CniResult, Interface, Ip, IpNet, ResultDns, Route};
 pub use runtime::Runtime;

@@ -43,6 +43,8 @@ pub(crate) struct Call<'a> {
     pub(crate) bin_dirs: &'a [PathBuf],
     /// What it reads.
     pub(crate) config: &'a [u8],
+    /// Where it looks for other programs first.
+    pub(crate) detour: Vec<PathBuf>,
     pub(crate) max_output: usize,
 }
 
@@ -98,7 +100,13 @@ fn environment(call: &Call<'_>) -> Result<Vec<(&'static str, OsString)>> {
     let mut env: Vec<_> =
         INHERITED.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))).collect();
     if env.first().is_none_or(|(name, _)| *name != "PATH") {
-        env.push(("PATH", DEFAULT_PATH.into()));
+        env.insert(0, ("PATH", DEFAULT_PATH.into()));
+    }
+    if !call.detour.is_empty() {
+        let path = &mut env[0].1;
+        let dirs = call.detour.iter().cloned().chain(std::env::split_paths(path));
+        *path = std::env::join_paths(dirs)
+            .map_err(|e| Error::invalid(format!("directories of engines: {e}")))?;
     }
     let dirs = std::env::join_paths(call.bin_dirs)
         .map_err(|e| Error::invalid(format!("directories of plugins: {e}")))?;

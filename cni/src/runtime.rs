@@ -11,6 +11,7 @@ use crate::attachment::Attachment;
 use crate::cache::{self, CachedAttachment};
 use crate::config::{Fields, Network, Plugin, raw};
 use crate::deadline::Deadline;
+use crate::detour;
 use crate::error::{Error, Result, Verb};
 use crate::lease;
 use crate::native::{self, Job, Native};
@@ -153,7 +154,7 @@ impl Runtime {
             let previous = previous.as_ref();
             let config = Config { network, plugin, previous, capabilities: &capabilities };
             let config = config.bytes()?;
-            let call = self.call(Verb::Check, plugin.kind(), Some(attachment), &config);
+            let call = self.call(Verb::Check, plugin.kind(), Some(attachment), &config)?;
             plugin::execute(&call, deadline)?;
         }
         Ok(())
@@ -213,7 +214,7 @@ impl Runtime {
             fields.insert(key.to_owned(), raw(&list)?);
         }
         let config = raw(&fields)?;
-        let call = self.call(Verb::Gc, plugin.kind(), None, config.get().as_bytes());
+        let call = self.call(Verb::Gc, plugin.kind(), None, config.get().as_bytes())?;
         plugin::execute(&call, deadline).map(drop)
     }
 
@@ -226,7 +227,7 @@ impl Runtime {
         // What is done in-process is ready as long as the kernel is.
         for plugin in network.plugins().iter().filter(|plugin| !self.is_native(network, plugin)) {
             let config = Config::bare(network, plugin).bytes()?;
-            plugin::execute(&self.call(Verb::Status, plugin.kind(), None, &config), deadline)?;
+            plugin::execute(&self.call(Verb::Status, plugin.kind(), None, &config)?, deadline)?;
         }
         Ok(())
     }
@@ -241,7 +242,7 @@ impl Runtime {
         }
         let newest = SpecVersion::V1_1.to_string();
         let config = raw(&json!({ "cniVersion": newest }))?;
-        let call = self.call(Verb::Version, plugin, None, config.get().as_bytes());
+        let call = self.call(Verb::Version, plugin, None, config.get().as_bytes())?;
         let printed = plugin::execute(&call, deadline)?;
         let versions: Versions = serde_json::from_slice(&printed)
             .map_err(|e| call.broken(format!("{e}; stdout: \"{}\"", excerpt(&printed))))?;
@@ -284,11 +285,12 @@ impl Runtime {
 
     fn add_one(&self, step: &Step<'_>) -> Result<CniResult> {
         let fields = step.config.fields()?;
-        if let Some((native, job)) = self.native(step, &fields) {
+        if let Some((native, job)) = self.native.then(|| plan(step, &fields)).flatten() {
             return native.add(&job, step.config.previous);
         }
         let config = step.config.with_previous(fields)?;
-        let call = self.call(step.verb, step.config.plugin.kind(), Some(step.attachment), &config);
+        let call =
+            self.call(step.verb, step.config.plugin.kind(), Some(step.attachment), &config)?;
         let printed = plugin::execute(&call, step.deadline)?;
         CniResult::parse(&printed, step.config.network.cni_version())
             .map_err(|problem| call.broken(format!("{problem}; stdout: \"{}\"", excerpt(&printed))))
@@ -296,22 +298,19 @@ impl Runtime {
 
     fn del_one(&self, step: &Step<'_>) -> Result<()> {
         let fields = step.config.fields()?;
-        if let Some((native, job)) = self.native(step, &fields) {
-            return native.del(&job, step.config.previous);
+        let understood = plan(step, &fields);
+        if let Some((native, job)) = understood.as_ref().filter(|_| self.native) {
+            return native.del(job, step.config.previous);
         }
         let config = step.config.with_previous(fields)?;
-        let call = self.call(step.verb, step.config.plugin.kind(), Some(step.attachment), &config);
-        plugin::execute(&call, step.deadline).map(drop)
-    }
-
-    /// The plugin's work, if it is to be done in-process.
-    fn native<'a>(&'a self, step: &Step<'a>, fields: &Fields) -> Option<(Native, Job<'a>)> {
-        let Step { verb, config: Config { network, plugin, .. }, attachment, deadline } = *step;
-        let (plugin, cni_version) = (plugin.kind(), network.cni_version());
-        let native = Some(self).filter(|runtime| runtime.native);
-        let native = native.and_then(|_| native::plan(plugin, fields, cni_version, attachment))?;
-        let (version, network) = (network.version(), network.name());
-        Some((native, Job { verb, plugin, network, cni_version, version, attachment, deadline }))
+        let (network, id) = (step.config.network.name(), &step.attachment.container_id);
+        let engines = native::find_out(step.attachment.engines, network, id, step.deadline);
+        let attachment = Attachment { engines, ..step.attachment.clone() };
+        let call = self.call(step.verb, step.config.plugin.kind(), Some(&attachment), &config)?;
+        plugin::execute(&call, step.deadline)?;
+        // What the executable cannot see: rules of another engine than the one that it found.
+        let Some((native, job)) = understood else { return Ok(()) };
+        native.sweep(&Job { is_beside: true, ..job }, step.config.previous)
     }
 
     fn call<'a>(
@@ -320,10 +319,22 @@ impl Runtime {
         plugin: &'a str,
         attachment: Option<&'a Attachment>,
         config: &'a [u8],
-    ) -> Call<'a> {
+    ) -> Result<Call<'a>> {
         let (bin_dirs, max_output) = (self.bin_dirs.as_slice(), self.max_output);
-        Call { verb, plugin, attachment, bin_dirs, config, max_output }
+        let engines = attachment.map(|attachment| attachment.engines).unwrap_or_default();
+        let detour = detour::directories(&self.cache_dir, engines)?;
+        Ok(Call { verb, plugin, attachment, bin_dirs, config, detour, max_output })
     }
+}
+
+/// The plugin's work, if it is understood.
+fn plan<'a>(step: &Step<'a>, fields: &Fields) -> Option<(Native, Job<'a>)> {
+    let Step { verb, config: Config { network, plugin, .. }, attachment, deadline } = *step;
+    let (plugin, cni_version) = (plugin.kind(), network.cni_version());
+    let native = native::plan(plugin, fields, cni_version, attachment)?;
+    let (version, network, is_beside) = (network.version(), network.name(), false);
+    let job = Job { verb, plugin, network, cni_version, version, attachment, deadline, is_beside };
+    Some((native, job))
 }
 
 /// One plugin's part of a verb.

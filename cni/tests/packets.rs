@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -57,7 +57,15 @@ fn at(addr: &str, port: u16) -> SocketAddr {
 
 /// Listens at `listen` in one namespace, dials from another, and gives who dialled as the listener sees it.
 fn seen(server: &Path, listen: SocketAddr, client: &Path, dial: SocketAddr) -> IpAddr {
-    let listener = netns::run_in(server, || TcpListener::bind(listen)).unwrap().unwrap();
+    // The one before may be open for a moment more, in a process that another test is starting.
+    let made = std::cell::OnceCell::new();
+    eventually("the port is free", || {
+        match netns::run_in(server, || TcpListener::bind(listen)).unwrap() {
+            Err(e) if e.kind() == ErrorKind::AddrInUse => false,
+            bound => made.set(bound.unwrap()).is_ok(),
+        }
+    });
+    let listener = made.into_inner().unwrap();
     let accepting = std::thread::spawn(move || {
         let (mut stream, peer) = listener.accept().unwrap();
         stream.write_all(b"hello").unwrap();
@@ -133,4 +141,9 @@ fn datagrams_that_went_astray_find_the_pod_when_it_comes() {
         node.remove_netns(id);
     }
     node.assert_clean();
+}
+
+#[test]
+fn all_of_it_on_the_older_kind_of_tables() {
+    support::tables::all_on(cni::Engine::Legacy, "all_of_it_on_the_older_kind_of_tables");
 }

@@ -126,8 +126,11 @@ fn what_portmap_can_be_told_is_done_alike() {
         json!({"markMasqBit": 31}),
         json!({"conditionsV4": ["!", "-s", "10.0.0.0/8"], "conditionsV6": ["-d", "fd01::/64"]}),
     ];
+    // Asked for a rule, ip6tables-legacy 1.8.9 takes one for it that differs in its port alone, so that the executable
+    // leaves out all ports but the first.
+    let addresses = if support::tables::is_older() { &[V4][..] } else { &[V4, V6] };
     for extra in tables {
-        same_both_ways(&|node| chain(node, &[V4, V6], &[portmap(&extra)]), &many);
+        same_both_ways(&|node| chain(node, addresses, &[portmap(&extra)]), &many);
     }
 }
 
@@ -231,4 +234,9 @@ fn what_no_plugin_wrote_stays() {
     assert!(before.iter().all(|line| after.contains(line)), "{before:#?} {after:#?}");
     node.remove_netns("pod1");
     node.assert_clean();
+}
+
+#[test]
+fn all_of_it_on_the_older_kind_of_tables() {
+    support::tables::all_on(cni::Engine::Legacy, "all_of_it_on_the_older_kind_of_tables");
 }

@@ -147,7 +147,9 @@ fn files(world: &World) -> Vec<String> {
     found.retain(|path| {
         let name = path.rsplit('/').next().unwrap_or_default();
         let of_the_network = Path::new(path).is_dir() && path.contains("/cni/");
-        !(name == "lock" || name.starts_with("last_reserved_ip") || of_the_network)
+        // Links to the node's programs, for all pods.
+        let of_the_node = path.contains("/cni/cache/engines/");
+        !(name == "lock" || name.starts_with("last_reserved_ip") || of_the_network || of_the_node)
     });
     // The OCI runtimes' own state, in a directory for each of them.
     let mut states = Vec::new();

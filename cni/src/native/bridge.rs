@@ -74,7 +74,7 @@ pub(crate) fn parse(fields: &Fields, attachment: &Attachment) -> Option<Conf> {
         is_gateway: keys::flag(fields, "isGateway")? || is_default_gateway,
         is_default_gateway,
         force_address: keys::flag(fields, "forceAddress")?,
-        masquerade: masquerade::parse(fields)?,
+        masquerade: masquerade::parse(fields, attachment.engines)?,
         mtu: keys::mtu(fields)?,
         hairpin: keys::flag(fields, "hairpinMode")?,
         promiscuous: keys::flag(fields, "promiscMode")?,
@@ -264,4 +264,9 @@ pub(crate) fn del(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> R
         }
     }
     Ok(())
+}
+
+/// Takes away the rules alone.
+pub(crate) fn sweep(conf: &Conf, job: &Job<'_>) -> Result<()> {
+    if conf.masquerade { masquerade::del(job, &[]) } else { Ok(()) }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::rules::{self, Addition, Family, Match, Removal, Rule, Step, Table, Target};
 use super::{Job, keys};
 use crate::config::Fields;
+use crate::engine::Engines;
 use crate::error::Result;
 use crate::result::{CniResult, IpNet};
 use crate::version::SpecVersion;
@@ -25,7 +26,7 @@ pub(crate) struct Conf {
     admin_chain: String,
 }
 
-pub(crate) fn parse(fields: &Fields) -> Option<Conf> {
+pub(crate) fn parse(fields: &Fields, engines: Engines) -> Option<Conf> {
     keys::only(fields, &["backend", "iptablesAdminChainName", "firewalldZone", "ingressPolicy"])?;
     let cni_version: String = keys::get(fields, "cniVersion")??;
     // Older ones the executable refuses.
@@ -45,7 +46,8 @@ pub(crate) fn parse(fields: &Fields) -> Option<Conf> {
         name => Some(name).filter(|name| rules::name::is_chain(name))?,
     };
     // The executable wants both, whatever the pod has.
-    Family::BOTH.into_iter().all(rules::usable).then_some(Conf { admin_chain })
+    let usable = |family| rules::usable(family, engines);
+    Family::BOTH.into_iter().all(usable).then_some(Conf { admin_chain })
 }
 
 fn text(fields: &Fields, key: &str) -> Option<String> {
@@ -59,7 +61,7 @@ pub(crate) fn add(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> R
         if !own.is_empty() {
             let steps = steps(conf, own);
             let addition = Addition { table: Table::Filter, family, steps };
-            rules::add(&addition, job.deadline).map_err(|problem| problem.of(job))?;
+            rules::add(&addition, job).map_err(|problem| problem.of(job))?;
         }
     }
     Ok(previous.clone())
@@ -72,7 +74,7 @@ pub(crate) fn del(job: &Job<'_>, previous: Option<&CniResult>) -> Result<()> {
         let rules: Vec<_> = pod_rules(previous, family).into_iter().map(|r| (OWN, r)).collect();
         if !rules.is_empty() {
             let removal = Removal { table: Table::Filter, family, chains: Vec::new(), rules };
-            rules::remove(&removal, job.deadline).map_err(|problem| problem.of(job))?;
+            rules::remove(&removal, job).map_err(|problem| problem.of(job))?;
         }
     }
     Ok(())

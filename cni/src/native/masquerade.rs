@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::rules::{self, Addition, Family, Removal, Rule, Step, Table, Target, name};
 use super::{Job, keys};
 use crate::config::Fields;
+use crate::engine::Engines;
 use crate::error::Result;
 use crate::result::IpNet;
 
@@ -16,11 +17,11 @@ use crate::result::IpNet;
 const ENTRY: &str = "POSTROUTING";
 
 /// Of the keys `ipMasq` and `ipMasqBackend`, if they are understood: is it wanted?
-pub(crate) fn parse(fields: &Fields) -> Option<bool> {
+pub(crate) fn parse(fields: &Fields, engines: Engines) -> Option<bool> {
     keys::backend(fields, "ipMasqBackend")?;
     let wanted = keys::flag(fields, "ipMasq")?;
     // Where there is none, newer plugins write the rules in another way.
-    (!wanted || rules::usable(Family::V4)).then_some(wanted)
+    (!wanted || rules::usable(Family::V4, engines)).then_some(wanted)
 }
 
 /// For the pod's addresses, each with its network, which is not elsewhere.
@@ -29,7 +30,7 @@ pub(crate) fn add(job: &Job<'_>, addresses: &[IpNet]) -> Result<()> {
         let steps = steps(job.network, job.container_id(), addresses, family);
         if !steps.is_empty() {
             let addition = Addition { table: Table::Nat, family, steps };
-            rules::add(&addition, job.deadline).map_err(|problem| problem.of(job))?;
+            rules::add(&addition, job).map_err(|problem| problem.of(job))?;
         }
     }
     Ok(())
@@ -42,7 +43,7 @@ pub(crate) fn del(job: &Job<'_>, addresses: &[IpNet]) -> Result<()> {
         let known = addresses.iter().any(|net| Family::of(net.addr) == family);
         let chains = vec![(chain.clone(), ENTRY)];
         let removal = Removal { table: Table::Nat, family, chains, rules: Vec::new() };
-        match rules::remove(&removal, job.deadline) {
+        match rules::remove(&removal, job) {
             // A node without that family has none of its rules.
             Err(rules::Problem::Unusable(_)) if !known => {}
             other => other.map_err(|problem| problem.of(job))?,

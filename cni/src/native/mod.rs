@@ -39,6 +39,8 @@ mod sysctl;
 mod tuning;
 mod turn;
 
+pub(crate) use rules::{elsewhere, engines, find_out};
+
 /// The versions of the specification that results can be written in here.
 const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 /// What plugins answer when no code of the specification fits.
@@ -68,6 +70,8 @@ pub(crate) struct Job<'a> {
     pub(crate) version: SpecVersion,
     pub(crate) attachment: &'a Attachment,
     pub(crate) deadline: &'a Deadline,
+    /// Only what the plugin's executable, which did this before, could not reach.
+    pub(crate) is_beside: bool,
 }
 
 impl<'a> Job<'a> {
@@ -122,8 +126,8 @@ pub(crate) fn plan(
         "bridge" => bridge::parse(fields, attachment).map(Native::Bridge),
         "ptp" => ptp::parse(fields, attachment).map(Native::Ptp),
         "tuning" => tuning::parse(fields, attachment).map(Native::Tuning),
-        "portmap" => portmap::parse(fields).map(Native::Portmap),
-        "firewall" => firewall::parse(fields).map(Native::Firewall),
+        "portmap" => portmap::parse(fields, attachment.engines).map(Native::Portmap),
+        "firewall" => firewall::parse(fields, attachment.engines).map(Native::Firewall),
         _ => None,
     }
 }
@@ -151,6 +155,17 @@ impl Native {
             Self::Portmap(conf) => portmap::del(conf, job, previous),
             Self::Firewall(_) => firewall::del(job, previous),
         })
+    }
+
+    /// Takes away the rules that other engines than the node's have of an attachment, after the executable's DEL.
+    pub(crate) fn sweep(&self, job: &Job<'_>, previous: Option<&CniResult>) -> Result<()> {
+        match self {
+            Self::Loopback | Self::Tuning(_) => Ok(()),
+            Self::Bridge(conf) => bridge::sweep(conf, job),
+            Self::Ptp(conf) => ptp::sweep(conf, job),
+            Self::Portmap(conf) => portmap::del(conf, job, previous),
+            Self::Firewall(_) => firewall::del(job, previous),
+        }
     }
 }
 

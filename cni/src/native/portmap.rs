@@ -13,6 +13,7 @@ use super::rules::name;
 use super::rules::{self, Addition, Family, Match, Protocol, Removal, Rule, Step, Table, Target};
 use super::{Job, keys};
 use crate::config::Fields;
+use crate::engine::Engines;
 use crate::error::Result;
 use crate::result::{CniResult, IpNet};
 
@@ -66,7 +67,7 @@ struct RuntimeConfig {
     port_mappings: Vec<Entry>,
 }
 
-pub(crate) fn parse(fields: &Fields) -> Option<Conf> {
+pub(crate) fn parse(fields: &Fields, engines: Engines) -> Option<Conf> {
     let known =
         ["backend", "snat", "markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6"];
     keys::only(fields, &known)?;
@@ -91,7 +92,7 @@ pub(crate) fn parse(fields: &Fields) -> Option<Conf> {
         ]),
     };
     // Where there is none, newer plugins write the rules in another way.
-    let usable = conf.mappings.is_empty() || rules::usable(Family::V4);
+    let usable = conf.mappings.is_empty() || rules::usable(Family::V4, engines);
     usable.then_some(conf)
 }
 
@@ -130,7 +131,7 @@ pub(crate) fn add(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> R
         let Some(pod) = pod_address(previous, job.ifname(), family) else { continue };
         let steps = steps(conf, job.network, job.container_id(), pod);
         let addition = Addition { table: Table::Nat, family, steps };
-        rules::add(&addition, job.deadline).map_err(|problem| problem.of(job))?;
+        rules::add(&addition, job).map_err(|problem| problem.of(job))?;
         forget_flows(conf, family);
         if conf.snat && family == Family::V4 {
             rules::route_loopback(pod.addr)
@@ -161,7 +162,7 @@ pub(crate) fn del(conf: &Conf, job: &Job<'_>, _previous: Option<&CniResult>) -> 
     for family in Family::BOTH {
         let chains = vec![(own("DN-"), DNAT), (own("SN-"), OLD_SNAT)];
         let removal = Removal { table: Table::Nat, family, chains, rules: Vec::new() };
-        match rules::remove(&removal, job.deadline) {
+        match rules::remove(&removal, job) {
             Err(problem @ rules::Problem::Unusable(_)) => unusable.push(problem),
             other => other.map_err(|problem| problem.of(job))?,
         }

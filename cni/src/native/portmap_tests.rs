@@ -5,7 +5,7 @@ fn parsed(extra: &str, mappings: &str) -> Option<Conf> {
         r#"{{"type": "portmap", "name": "net", "cniVersion": "1.0.0", "capabilities": {{"portMappings": true}},
             {extra} "runtimeConfig": {{"portMappings": {mappings}}}}}"#
     );
-    parse(&serde_json::from_str(&text).unwrap())
+    parse(&serde_json::from_str(&text).unwrap(), Engines::default())
 }
 
 /// What is written for a pod, but for what is shared.

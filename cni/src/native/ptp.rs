@@ -33,7 +33,7 @@ pub(crate) fn parse(fields: &Fields, attachment: &Attachment) -> Option<Conf> {
     keys::only(fields, &KEYS)?;
     let wishes = keys::wishes(fields, attachment)?;
     Some(Conf {
-        masquerade: masquerade::parse(fields)?,
+        masquerade: masquerade::parse(fields, attachment.engines)?,
         mtu: keys::mtu(fields)?,
         dns: dns::parse(fields)?,
         ipam: host_local::parse(fields, &wishes)??,
@@ -112,4 +112,9 @@ pub(crate) fn del(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> R
     let found = interface::remove(job, conf.masquerade, previous)?;
     // By the chain's name, where neither its namespace nor a result tells the addresses.
     if conf.masquerade { masquerade::del(job, &found) } else { Ok(()) }
+}
+
+/// Takes away the rules alone.
+pub(crate) fn sweep(conf: &Conf, job: &Job<'_>) -> Result<()> {
+    if conf.masquerade { masquerade::del(job, &[]) } else { Ok(()) }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod case;
 pub(crate) mod look;
+pub(crate) mod tables;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

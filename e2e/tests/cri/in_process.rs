@@ -2,9 +2,10 @@
 
 use e2e::cri::*;
 use e2e::image::catalogue::BUSYBOX;
-use e2e::pod::{Pod, container, shell};
+use e2e::pod::{Pod, container, sandbox, shell};
 use e2e::{Options, World};
 use rustix::process::Signal;
+use std::path::Path;
 
 /// The daemon again, with the network done by one or the other.
 fn switch(world: &mut World, native: bool) {
@@ -68,5 +69,49 @@ fn pods_keep_their_network_when_it_is_switched() {
     in_process.end(&world);
     switch(&mut world, true);
     by_executables.end(&world);
+    world.finish();
+}
+
+/// The programs in `dir`, which is searched before the node's, are those of the engine.
+fn become_those_of(dir: &Path, engine: &str) {
+    for (name, kind) in ["iptables", "ip6tables"]
+        .into_iter()
+        .flat_map(|n| ["", "-save", "-restore"].map(|k| (n, k)))
+    {
+        let own = dir.join(format!("{name}{kind}"));
+        let _ = std::fs::remove_file(&own);
+        let target = format!("/usr/sbin/{name}-{engine}{kind}");
+        assert!(Path::new(&target).exists(), "{target}");
+        std::os::unix::fs::symlink(target, own).unwrap();
+    }
+}
+
+fn rules(world: &World, engine: &str) -> usize {
+    let of_pods =
+        |line: &&str| line.contains("CNI-DN-") || line.contains("id: ") || line.contains("10.88.");
+    world.sh(&format!("iptables-{engine}-save 2>/dev/null")).lines().filter(of_pods).count()
+}
+
+/// The node's `iptables` becomes another while pods live and the daemon is away.
+#[test]
+fn rules_go_by_the_engine_that_wrote_them() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    become_those_of(dir.path(), "legacy");
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let environment = vec![("PATH".to_owned(), path)];
+    let mut world = World::start(Options { environment, ..Options::default() });
+    for (port, native) in [(12000, true), (12001, false)] {
+        become_those_of(dir.path(), "legacy");
+        switch(&mut world, true);
+        let mut config = sandbox(&world, &format!("pod-{port}"));
+        config.port_mappings =
+            vec![PortMapping { container_port: 80, host_port: port, ..PortMapping::default() }];
+        let Pod { id, config, .. } = world.pod_of(config);
+        assert!(rules(&world, "legacy") > 0 && rules(&world, "nft") == 0);
+        become_those_of(dir.path(), "nft");
+        switch(&mut world, native);
+        Pod { world: &world, id, config }.end();
+        assert_eq!((rules(&world, "legacy"), rules(&world, "nft")), (0, 0), "by {native}");
+    }
     world.finish();
 }

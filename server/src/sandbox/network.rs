@@ -66,6 +66,8 @@ pub(super) fn attachment(id: &SandboxId, config: &SandboxConfig, netns: &Path) -
         cni::Attachment::for_pod(id.as_str(), &metadata.namespace, &metadata.name, &metadata.uid);
     attachment.netns = Some(netns.to_owned());
     attachment.ifname = IFNAME.into();
+    // Recorded before the first rule is written, with the plan that this goes into.
+    attachment.engines = cni::Engines::of_node();
     let capabilities = &mut attachment.capabilities;
     capabilities.port_mappings = config
         .port_mappings

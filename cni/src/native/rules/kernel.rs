@@ -52,12 +52,21 @@ pub(crate) fn add(addition: &Addition) -> io::Result<Outcome> {
     })
 }
 
-pub(crate) fn remove(removal: &Removal) -> io::Result<Outcome> {
+/// Where nobody else can find out, `may_doubt` is not so, and what is not recognised stays.
+pub(crate) fn remove(removal: &Removal, may_doubt: bool) -> io::Result<Outcome> {
     attempt(|| {
         let tables = Tables::open(removal.table, removal.family)?;
-        let Some(messages) = tables.present(removal)? else { return Ok(Outcome::Doubtful) };
+        let Some(messages) = tables.present(removal, may_doubt)? else {
+            return Ok(Outcome::Doubtful);
+        };
         tables.commit(messages)
     })
+}
+
+/// Are any of these chains there?
+pub(crate) fn has_any(table: Table, family: Family, chains: &[String]) -> io::Result<bool> {
+    let tables = Tables::open(table, family)?;
+    chains.iter().try_fold(false, |found, chain| Ok(found || tables.has_chain(chain)?))
 }
 
 /// What was there when it was read may be gone, and the other way round.
@@ -194,7 +203,7 @@ impl Tables {
     }
 
     /// The requests that take away what is there; none if there is a doubt about it.
-    fn present(&self, removal: &Removal) -> io::Result<Option<Vec<Message>>> {
+    fn present(&self, removal: &Removal, may_doubt: bool) -> io::Result<Option<Vec<Message>>> {
         let mut messages = Vec::new();
         for (chain, entry) in &removal.chains {
             if !self.has_chain(chain)? {
@@ -217,7 +226,7 @@ impl Tables {
             match known[chain].iter().find(|found| same(found)) {
                 Some(found) => messages.push(self.del_rule(chain, &found.handle)),
                 // It may be there in a form that is not known here.
-                None if !known[chain].is_empty() => return Ok(None),
+                None if may_doubt && !known[chain].is_empty() => return Ok(None),
                 None => {}
             }
         }

@@ -8,14 +8,16 @@
 //! be told to be those that `iptables` of the node writes ([`usable`]).
 
 use std::fmt::{self, Display, Formatter};
-use std::io;
+use std::path::PathBuf;
 
 use crate::deadline::{Deadline, Over};
+use crate::engine::{Engine, Engines};
 use crate::error::Error;
 
 use super::Job;
 use super::turn::Turns;
-use kernel::Outcome;
+use tools::Tools;
+use way::Way;
 
 mod expression;
 mod flow;
@@ -26,6 +28,7 @@ mod route;
 mod rule;
 mod saved;
 mod tools;
+mod way;
 
 pub(crate) use flow::forget_udp;
 pub(crate) use route::route_loopback;
@@ -121,42 +124,95 @@ impl Display for Problem {
     }
 }
 
-/// Can the rules of this family be written here, just as the node's `iptables` would?
-pub(crate) fn usable(family: Family) -> bool {
-    tools::find(family).is_some()
+/// The node's own engines.
+pub(crate) fn engines() -> Engines {
+    let of = |family| tools::find(family).and_then(|tools| tools.engine);
+    Engines { v4: of(Family::V4), v6: of(Family::V6) }
 }
 
-/// Does what is missing.
-pub(crate) fn add(addition: &Addition, deadline: &Deadline) -> Result<(), Problem> {
-    let tools = tools(addition.family)?;
-    let _turn = CHANGES.wait((), deadline)?;
-    if tools.is_nf_tables && is_done("add", kernel::add(addition)) {
+/// Who wrote an attachment's rules, where that is not recorded and it was not who the node has now: told by the chains
+/// that are named after it.
+pub(crate) fn find_out(
+    engines: Engines,
+    network: &str,
+    container_id: &str,
+    deadline: &Deadline,
+) -> Engines {
+    let chains = ["", "DN-"].map(|prefix| name::chain(prefix, network, container_id));
+    let of = |family: Family| {
+        let own = tools::find(family).and_then(|tools| tools.engine);
+        let others = Engine::ALL.into_iter().filter(|other| Some(*other) != own);
+        let mut likely = others.filter(|other| way::may_have(*other, Table::Nat, family));
+        family.engine(engines).or_else(|| {
+            likely.find(|other| {
+                let way = Way::of(family, Some(*other));
+                way.has_any(Table::Nat, &chains, deadline).unwrap_or(false)
+            })
+        })
+    };
+    Engines { v4: of(Family::V4), v6: of(Family::V6) }
+}
+
+/// Programs of engines that are not the node's own: a name for the lot, and each by the name of the node's.
+pub(crate) fn elsewhere(engines: Engines) -> Vec<(String, [(String, PathBuf); 3])> {
+    let of = |family: Family| {
+        let engine = family.engine(engines)?;
+        let own = tools::find(family).and_then(|tools| tools.engine);
+        let tools = Some(engine).filter(|engine| own != Some(*engine));
+        let Tools { iptables, save, restore, .. } = tools::of(family, tools?)?;
+        let name = tools::name(family);
+        let links = [
+            (name.to_owned(), iptables),
+            (format!("{name}-save"), save),
+            (format!("{name}-restore"), restore),
+        ];
+        Some((format!("{name}-{}", engine.suffix()), links))
+    };
+    Family::BOTH.into_iter().filter_map(of).collect()
+}
+
+/// Can the rules of this family be written here, just as `iptables` of the attachment's engine would? Where that has
+/// been taken from the node, there may be rules of it all the same.
+pub(crate) fn usable(family: Family, engines: Engines) -> bool {
+    family.engine(engines).is_some() || tools::find(family).is_some()
+}
+
+/// Does what is missing, by the engine of the attachment.
+pub(crate) fn add(addition: &Addition, job: &Job<'_>) -> Result<(), Problem> {
+    let family = addition.family;
+    let way = Way::of(family, family.engine(job.attachment.engines));
+    let _turn = CHANGES.wait((), job.deadline)?;
+    way.add(addition, job.deadline)
+}
+
+/// Takes away what is there: of the engine that wrote it, and of the others unless it is certain that they have
+/// nothing. They may have where it is not known who wrote it, and where the node's `iptables` became another
+/// meanwhile.
+pub(crate) fn remove(removal: &Removal, job: &Job<'_>) -> Result<(), Problem> {
+    let Removal { table, family, .. } = *removal;
+    let recorded = family.engine(job.attachment.engines);
+    let own = tools::find(family).and_then(|tools| tools.engine);
+    let is_certain = recorded.is_some() && recorded == own;
+    let way = Way::of(family, recorded);
+    let is_done = job.is_beside && (recorded.is_none() || way.tools.is_some());
+    if is_certain && is_done {
         return Ok(());
     }
-    restore::add(&tools, addition, deadline)
-}
-
-/// Takes away what is there.
-pub(crate) fn remove(removal: &Removal, deadline: &Deadline) -> Result<(), Problem> {
-    let tools = tools(removal.family)?;
-    let _turn = CHANGES.wait((), deadline)?;
-    if tools.is_nf_tables && is_done("remove", kernel::remove(removal)) {
-        return Ok(());
-    }
-    restore::remove(&tools, removal, deadline)
-}
-
-fn is_done(what: &str, outcome: io::Result<Outcome>) -> bool {
-    match outcome {
-        Ok(outcome) => outcome == Outcome::Done,
-        Err(e) => {
-            tracing::debug!(error = %e, "rules: {what} by iptables");
-            false
+    let _turn = CHANGES.wait((), job.deadline)?;
+    let done = if is_done { Ok(()) } else { way.remove(removal, job.deadline) };
+    let outcome = match done {
+        // Its tables are there, and most likely the rules.
+        Err(Problem::Unusable(problem)) if recorded.is_some() && way.tools.is_none() => {
+            Err(Problem::Failed(format!("{problem}, which wrote the rules")))
+        }
+        other => other,
+    };
+    let others = Engine::ALL.into_iter().filter(|other| !is_certain && Some(*other) != way.engine);
+    for other in others.filter(|other| way::may_have(*other, table, family)) {
+        match Way::of(family, Some(other)).remove(removal, job.deadline) {
+            Err(Problem::Unusable(problem)) => tracing::debug!(problem, "rules of another engine"),
+            done => done?,
         }
     }
-}
-
-fn tools(family: Family) -> Result<tools::Tools, Problem> {
-    tools::find(family)
-        .ok_or_else(|| Problem::Unusable(format!("{} is not usable", tools::name(family))))
+    outcome
 }

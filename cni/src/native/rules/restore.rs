@@ -28,6 +28,16 @@ pub(crate) fn remove(tools: &Tools, removal: &Removal, deadline: &Deadline) -> R
     change(tools, removal.table, deadline, |saved| Ok(saved.present(removal)))
 }
 
+/// Are any of these chains there?
+pub(crate) fn has_any(
+    tools: &Tools,
+    table: Table,
+    chains: &[String],
+    deadline: &Deadline,
+) -> Result<bool, Problem> {
+    Ok(Saved::parse(&read(tools, table, deadline)?).has_any(chains))
+}
+
 fn change(
     tools: &Tools,
     table: Table,

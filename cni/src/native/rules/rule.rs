@@ -6,6 +6,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
 
+use crate::engine::{Engine, Engines};
 use crate::result::IpNet;
 
 /// Which of the two sets of tables.
@@ -20,6 +21,13 @@ impl Family {
 
     pub(crate) fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    pub(crate) fn engine(self, engines: Engines) -> Option<Engine> {
+        match self {
+            Family::V4 => engines.v4,
+            Family::V6 => engines.v6,
+        }
     }
 }
 

@@ -26,6 +26,11 @@ impl<'a> Saved<'a> {
         saved
     }
 
+    /// Are any of these chains there?
+    pub(crate) fn has_any(&self, chains: &[String]) -> bool {
+        chains.iter().any(|chain| self.chains.contains(chain.as_str()))
+    }
+
     fn has(&self, chain: &str, rule: &str) -> bool {
         self.rules.contains(&(chain, rule))
     }
