@@ -139,7 +139,7 @@ fn a_plugin_that_hangs_on_del_leaves_time_for_the_others() {
     node.script("second", "exec sleep 1000");
     let network = network("1.0.0", &[json!({ "type": "first" }), json!({ "type": "second" })]);
     let pod = Attachment::for_pod("pod1", "n", "p", "u");
-    let deadline = Deadline::after(Duration::from_secs(4));
+    let deadline = Deadline::after(Duration::from_secs(6));
     let error = node.run(|| node.runtime.del(&network, &pod, &deadline)).unwrap_err();
     assert!(matches!(&error, Error::TimedOut { plugin, .. } if plugin == "second"), "{error}");
     assert_eq!(node.calls(), ["second DEL", "first DEL"]);

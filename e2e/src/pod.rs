@@ -151,7 +151,7 @@ impl World {
     /// What a shell line prints in the container; panics where it fails.
     pub fn exec(&self, id: &str, line: &str) -> String {
         let answer =
-            self.try_exec(id, &shell(line), 30).unwrap_or_else(|err| panic!("{line}: {err}"));
+            self.try_exec(id, &shell(line), 50).unwrap_or_else(|err| panic!("{line}: {err}"));
         let out = String::from_utf8_lossy(&answer.stdout).into_owned();
         let err = String::from_utf8_lossy(&answer.stderr);
         assert_eq!(answer.exit_code, 0, "{line}: {out}{err}");

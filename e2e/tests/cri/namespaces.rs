@@ -124,7 +124,9 @@ on_each_runtime! {
         config.command = shell(line).map(str::to_owned).into();
         let orphans = pod.run(config);
         let watcher = pod.run(in_namespaces("watcher", of()));
-        assert!(world.exec(&watcher, "ps").contains("sleep 1234"), "it sees the others");
+        eventually("it to see the others", || {
+            world.exec(&watcher, "ps").contains("sleep 1234").then_some(())
+        });
         assert!(world.exec(&watcher, "cat /proc/1/comm").starts_with("podwright-init"));
         // The init gives away nothing of the host.
         for path in ["root", "cwd", "exe"] {

@@ -131,7 +131,10 @@ on_each_runtime! {
                 security.namespace_options = Some(options.clone());
                 config
             };
-            pod.run(of("sleeper", &sleeper));
+            let sleeps = pod.run(of("sleeper", &sleeper));
+            eventually("the shell to be the sleeper", || {
+                world.exec(&sleeps, "ps").contains("sleep 777").then_some(())
+            });
             let id = pod.run(of("looker", &[]));
             let ps = world.exec(&id, "ps");
             assert_eq!(ps.contains("sleep 777"), sees_neighbour, "{mode:?}: {ps}");

@@ -231,7 +231,7 @@ fn cgroups(id: &str) -> Vec<PathBuf> {
 
 /// Polls until something holds.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + LIMIT * 2;
     while !holds() {
         assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(2));

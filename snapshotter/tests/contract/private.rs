@@ -53,7 +53,7 @@ impl Drop for Place {
             assert_eq!(self.mounts(), Vec::<String>::new(), "mounts were left behind");
             // Without laziness: an open file or a working directory left behind makes it busy. So does,
             // until its exec, a process that another test is spawning.
-            let limit = Instant::now() + Duration::from_secs(10);
+            let limit = Instant::now() + Duration::from_secs(60);
             while let Err(errno) = rustix::mount::unmount(&self.0, UnmountFlags::empty()) {
                 assert!(
                     errno == Errno::BUSY && Instant::now() < limit,
