@@ -6,7 +6,7 @@ use std::process::Command;
 
 use cni::{Attachment, Engine, Engines, Network, PortMapping, Runtime, netns};
 use serde_json::json;
-use support::tables::Tables;
+use support::tables::{Tables, kept};
 use support::{Node, network, soon};
 
 const ENGINES: [Engine; 2] = [Engine::NfTables, Engine::Legacy];
@@ -20,7 +20,8 @@ fn rules(node: &Node) -> Vec<String> {
     let mut all = Vec::new();
     for program in ["iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"] {
         // Wherever the node has them.
-        let save = || Command::new(format!("/usr/sbin/{program}-save")).output().unwrap();
+        let program_of = kept(&format!("{program}-save"));
+        let save = || Command::new(&program_of).output().unwrap();
         let text = String::from_utf8(node.run(save).stdout).unwrap();
         let shared = |line: &str| line.contains("HOSTPORT") && !line.contains("CNI-DN-");
         let of_pods = text.lines().filter(|line| {
@@ -175,6 +176,28 @@ fn an_engine_without_programs_is_reached_or_told() {
         assert_eq!(rules(&node), Vec::<String>::new());
         node.remove_netns("pod1");
         node.assert_clean();
+    }
+}
+
+/// It may be built on either, which only the tables tell.
+#[test]
+fn of_a_script_nobody_knows_what_it_is() {
+    let Some(tables) = Tables::of_test("of_a_script_nobody_knows_what_it_is") else { return };
+    for from in ENGINES {
+        for native in [true, false] {
+            tables.become_a_script_for(from);
+            assert_eq!(Engines::of_node(), Engines::default());
+            let node = Node::new();
+            let network = everything(&node, true);
+            let pod = pod(&node, false);
+            node.run(|| by(&node, true).add(&network, &pod, &soon())).unwrap();
+            assert!(!rules(&node).is_empty());
+            tables.become_a_script_for(other(from));
+            node.run(|| by(&node, native).del(&network, &pod, &soon())).unwrap();
+            assert_eq!(rules(&node), Vec::<String>::new(), "{from:?}, in-process {native}");
+            node.remove_netns("pod1");
+            node.assert_clean();
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! The in-process network and the plugins' executables, taken in turns under pods that live on.
 
 use e2e::cri::*;
+use e2e::failpoint::{Action, Armed};
 use e2e::image::catalogue::BUSYBOX;
 use e2e::pod::{Pod, container, sandbox, shell};
-use e2e::{Options, World};
+use e2e::{Options, World, eventually};
 use rustix::process::Signal;
 use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
 
 /// The daemon again, with the network done by one or the other.
 fn switch(world: &mut World, native: bool) {
@@ -74,14 +77,17 @@ fn pods_keep_their_network_when_it_is_switched() {
 
 /// The programs in `dir`, which is searched before the node's, are those of the engine.
 fn become_those_of(dir: &Path, engine: &str) {
+    let path = std::env::var_os("PATH").unwrap();
+    let located = |name: &str| {
+        std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| path.exists()).unwrap()
+    };
     for (name, kind) in ["iptables", "ip6tables"]
         .into_iter()
         .flat_map(|n| ["", "-save", "-restore"].map(|k| (n, k)))
     {
         let own = dir.join(format!("{name}{kind}"));
         let _ = std::fs::remove_file(&own);
-        let target = format!("/usr/sbin/{name}-{engine}{kind}");
-        assert!(Path::new(&target).exists(), "{target}");
+        let target = located(&format!("{name}-{engine}{kind}"));
         std::os::unix::fs::symlink(target, own).unwrap();
     }
 }
@@ -92,21 +98,51 @@ fn rules(world: &World, engine: &str) -> usize {
     world.sh(&format!("iptables-{engine}-save 2>/dev/null")).lines().filter(of_pods).count()
 }
 
-/// The node's `iptables` becomes another while pods live and the daemon is away.
-#[test]
-fn rules_go_by_the_engine_that_wrote_them() {
+/// A world whose `iptables` is the older one, and the directory of it; none where there are not both.
+fn changeable(failpoints: bool) -> Option<(World, TempDir)> {
+    let both = "iptables-legacy -t nat -S && iptables-nft -t nat -S";
+    if !Command::new("unshare").args(["-n", "sh", "-c", both]).output().unwrap().status.success() {
+        eprintln!("not tried: this machine has not both kinds of tables");
+        return None;
+    }
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     become_those_of(dir.path(), "legacy");
     let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
     let environment = vec![("PATH".to_owned(), path)];
-    let mut world = World::start(Options { environment, ..Options::default() });
+    Some((World::start(Options { environment, failpoints, ..Options::default() }), dir))
+}
+
+fn with_port(world: &World, port: i32) -> PodSandboxConfig {
+    let mut config = sandbox(world, &format!("pod-{port}"));
+    config.port_mappings =
+        vec![PortMapping { container_port: 80, host_port: port, ..PortMapping::default() }];
+    config
+}
+
+/// The record is older than the rules.
+#[test]
+fn rules_of_a_pod_that_never_came_up_go_too() {
+    let Some((mut world, dir)) = changeable(true) else { return };
+    let point = "run/cni-add/after".to_owned();
+    world.failpoints().arm(&[Armed { point, n: 1, action: Action::Kill }]);
+    assert!(world.try_pod(with_port(&world, 12000)).is_err());
+    world.end_daemon(Signal::KILL);
+    assert!(rules(&world, "legacy") > 0);
+    become_those_of(dir.path(), "nft");
+    world.start_daemon();
+    eventually("the rules to go", || (rules(&world, "legacy") == 0).then_some(()));
+    assert_eq!(rules(&world, "nft"), 0);
+    world.finish();
+}
+
+/// The node's `iptables` becomes another while pods live and the daemon is away.
+#[test]
+fn rules_go_by_the_engine_that_wrote_them() {
+    let Some((mut world, dir)) = changeable(false) else { return };
     for (port, native) in [(12000, true), (12001, false)] {
         become_those_of(dir.path(), "legacy");
         switch(&mut world, true);
-        let mut config = sandbox(&world, &format!("pod-{port}"));
-        config.port_mappings =
-            vec![PortMapping { container_port: 80, host_port: port, ..PortMapping::default() }];
-        let Pod { id, config, .. } = world.pod_of(config);
+        let Pod { id, config, .. } = world.pod_of(with_port(&world, port));
         assert!(rules(&world, "legacy") > 0 && rules(&world, "nft") == 0);
         become_those_of(dir.path(), "nft");
         switch(&mut world, native);

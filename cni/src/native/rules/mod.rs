@@ -145,7 +145,7 @@ pub(crate) fn find_out(
         let mut likely = others.filter(|other| way::may_have(*other, Table::Nat, family));
         family.engine(engines).or_else(|| {
             likely.find(|other| {
-                let way = Way::of(family, Some(*other));
+                let way = Way::of(family, *other);
                 way.has_any(Table::Nat, &chains, deadline).unwrap_or(false)
             })
         })
@@ -180,7 +180,7 @@ pub(crate) fn usable(family: Family, engines: Engines) -> bool {
 /// Does what is missing, by the engine of the attachment.
 pub(crate) fn add(addition: &Addition, job: &Job<'_>) -> Result<(), Problem> {
     let family = addition.family;
-    let way = Way::of(family, family.engine(job.attachment.engines));
+    let way = Way::of_node(family).or_of(family.engine(job.attachment.engines));
     let _turn = CHANGES.wait((), job.deadline)?;
     way.add(addition, job.deadline)
 }
@@ -191,9 +191,9 @@ pub(crate) fn add(addition: &Addition, job: &Job<'_>) -> Result<(), Problem> {
 pub(crate) fn remove(removal: &Removal, job: &Job<'_>) -> Result<(), Problem> {
     let Removal { table, family, .. } = *removal;
     let recorded = family.engine(job.attachment.engines);
-    let own = tools::find(family).and_then(|tools| tools.engine);
-    let is_certain = recorded.is_some() && recorded == own;
-    let way = Way::of(family, recorded);
+    let own = Way::of_node(family);
+    let is_certain = recorded.is_some() && recorded == own.engine;
+    let way = own.or_of(recorded);
     let is_done = job.is_beside && (recorded.is_none() || way.tools.is_some());
     if is_certain && is_done {
         return Ok(());
@@ -209,7 +209,7 @@ pub(crate) fn remove(removal: &Removal, job: &Job<'_>) -> Result<(), Problem> {
     };
     let others = Engine::ALL.into_iter().filter(|other| !is_certain && Some(*other) != way.engine);
     for other in others.filter(|other| way::may_have(*other, table, family)) {
-        match Way::of(family, Some(other)).remove(removal, job.deadline) {
+        match Way::of(family, other).remove(removal, job.deadline) {
             Err(Problem::Unusable(problem)) => tracing::debug!(problem, "rules of another engine"),
             done => done?,
         }

@@ -12,6 +12,8 @@ use crate::engine::Engine;
 
 /// As the kernel calls it.
 const NF_TABLES: &str = "nf_tables";
+/// What the calling thread's network has.
+const NETWORK: &str = "/proc/thread-self/net";
 
 #[derive(Debug)]
 pub(crate) struct Way {
@@ -28,10 +30,17 @@ impl Way {
         Self { engine: tools.as_ref().and_then(|tools| tools.engine), tools, family }
     }
 
-    /// That of an engine; the node's own where none is named.
-    pub(crate) fn of(family: Family, engine: Option<Engine>) -> Self {
-        let Some(known) = engine else { return Self::of_node(family) };
-        Self { engine, tools: tools::of(family, known), family }
+    /// That of an engine.
+    pub(crate) fn of(family: Family, engine: Engine) -> Self {
+        Self { engine: Some(engine), tools: tools::of(family, engine), family }
+    }
+
+    /// That of whoever is recorded, who may be the node's own.
+    pub(crate) fn or_of(self, recorded: Option<Engine>) -> Self {
+        match recorded {
+            Some(engine) if self.engine != recorded => Self::of(self.family, engine),
+            _ => self,
+        }
     }
 
     pub(crate) fn add(&self, addition: &Addition, deadline: &Deadline) -> Result<(), Problem> {
@@ -101,9 +110,10 @@ fn has_legacy(table: Table, family: Family) -> bool {
         Family::V4 => "ip_tables_names",
         Family::V6 => "ip6_tables_names",
     };
-    match fs::read_to_string(format!("/proc/thread-self/net/{list}")) {
+    match fs::read_to_string(Path::new(NETWORK).join(list)) {
         Ok(names) => names.lines().any(|name| name == table.name()),
-        Err(e) => e.kind() != ErrorKind::NotFound,
+        // No such list, as without the module; unless that cannot be told.
+        Err(e) => e.kind() != ErrorKind::NotFound || !Path::new(NETWORK).exists(),
     }
 }
 
