@@ -4,7 +4,7 @@ mod support;
 
 use std::process::Command;
 
-use cni::{Attachment, Engine, Engines, Network, PortMapping, Runtime, netns};
+use cni::{Attachment, Engine, Engines, Network, PortMapping, Runtime};
 use serde_json::json;
 use support::tables::{Tables, kept};
 use support::{Node, network, soon};
@@ -50,10 +50,7 @@ fn everything(node: &Node, is_understood: bool) -> Network {
 
 fn pod(node: &Node, is_recorded: bool) -> Attachment {
     let mut pod = node.pod("pod1");
-    // Nobody waits to find out whether addresses are anybody else's.
-    let no_dad = || std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
-    node.run(no_dad);
-    netns::run_in(pod.netns.as_ref().unwrap(), no_dad).unwrap();
+    node.wait_for_no_duplicates(&pod);
     pod.capabilities.port_mappings = vec![PortMapping {
         host_port: 8080,
         container_port: 80,

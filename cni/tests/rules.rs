@@ -75,6 +75,7 @@ fn same_both_ways(network: &dyn Fn(&Node) -> Network, mappings: &[PortMapping]) 
         let left = left.into_iter().filter(|kind| *kind != "given");
         assert_eq!(ways[0].in_process(&network), left.collect::<Vec<_>>(), "nothing is executed");
         let pods = ["pod1", "pod2"].map(|id| mapped(node.pod(id), mappings));
+        pods.iter().for_each(|pod| node.wait_for_no_duplicates(pod));
         let after = |what: &dyn Fn()| {
             what();
             tables(&node)

@@ -72,6 +72,13 @@ impl Node {
         Attachment { netns: Some(path), ..Attachment::for_pod(id, "default", id, "uid-1") }
     }
 
+    /// What makes interfaces does not wait to find out whether addresses are anybody else's.
+    pub(crate) fn wait_for_no_duplicates(&self, pod: &Attachment) {
+        let set = || fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
+        self.run(set);
+        netns::run_in(pod.netns.as_ref().unwrap(), set).unwrap();
+    }
+
     pub(crate) fn remove_netns(&self, id: &str) {
         netns::remove(&self.netns(id)).unwrap();
     }
