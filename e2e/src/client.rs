@@ -21,7 +21,7 @@ use crate::poll::LIMIT;
 /// What the kubelet receives at most.
 const MAX_MESSAGE: usize = 16 << 20;
 /// No call of a test may hang: each carries a deadline.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 pub struct Client {

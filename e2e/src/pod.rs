@@ -66,6 +66,9 @@ pub fn container(name: &str, image: &str, command: &[&str]) -> ContainerConfig {
     }
 }
 
+/// How long a pull may take: some write gigabytes, to a disk that others write to as well.
+const PULL: Duration = Duration::from_secs(300);
+
 /// A shell line as a container's command.
 pub fn shell(line: &str) -> [&str; 3] {
     ["/bin/sh", "-c", line]
@@ -87,14 +90,7 @@ impl World {
     pub fn try_pull(&self, image: &str) -> Result<String, Status> {
         let image = Some(ImageSpec { image: image.into(), ..Default::default() });
         let request = PullImageRequest { image, ..Default::default() };
-        self.client.pull_image(request).map(|pulled| pulled.image_ref)
-    }
-
-    /// The same, for one that takes its time.
-    pub fn try_pull_for(&self, patience: Duration, image: &str) -> Result<String, Status> {
-        let image = Some(ImageSpec { image: image.into(), ..Default::default() });
-        let request = PullImageRequest { image, ..Default::default() };
-        self.client.pull_image_within(patience, request).map(|pulled| pulled.image_ref)
+        self.client.pull_image_within(PULL, request).map(|pulled| pulled.image_ref)
     }
 
     pub fn remove_image(&self, image: &str) {
