@@ -66,8 +66,8 @@ pub fn container(name: &str, image: &str, command: &[&str]) -> ContainerConfig {
     }
 }
 
-/// How long a pull may take: some write gigabytes, to a disk that others write to as well.
-const PULL: Duration = Duration::from_secs(300);
+/// How long a pull may take: some write gigabytes or a million files, to a disk that others write to as well.
+const PULL: Duration = Duration::from_secs(900);
 
 /// A shell line as a container's command.
 pub fn shell(line: &str) -> [&str; 3] {

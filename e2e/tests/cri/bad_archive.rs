@@ -112,7 +112,7 @@ fn a_million_entries() {
     let left =
         |below: &str| std::fs::read_dir(world.path("root/snapshots").join(below)).unwrap().count();
     // Out of the way at once, and deleted in the background.
-    e2e::within(std::time::Duration::from_secs(300), "the layer to be deleted", || {
+    e2e::within(std::time::Duration::from_secs(900), "the layer to be deleted", || {
         (left("layers") == 0 && left("trash") == 0).then_some(())
     });
     world.finish();
