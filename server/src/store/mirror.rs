@@ -2,10 +2,12 @@
 //!
 //! `<dir>/<table>/<key>` holds the bytes of the record. A file appears whole or not at all, after its record was
 //! committed and before anybody is told so; it is never synced to the disk. The database decides wherever it can
-//! be read: a file without a record, or another than the record, is replaced at the next start.
+//! be read: a file without a record, or another than the record, is replaced at the next start. The commit's number, which
+//! every commit changes, is written over its file instead: a few bytes of one page, so whole as well.
 
+use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use super::{ASIDE, Entries, META, SEQUENCE, Write, decode};
@@ -30,6 +32,7 @@ impl Mirror {
     pub(super) fn follow(&self, writes: &[Write]) {
         for write in writes.iter().filter(|write| write.table != ASIDE) {
             let done = match &write.value {
+                Some(value) if write.table == META && self.overwrite(&write.key, value) => Ok(()),
                 Some(value) => self.put(write.table, &write.key, value),
                 None => self.remove(write.table, &write.key),
             };
@@ -109,6 +112,13 @@ impl Mirror {
             other => other,
         };
         written.and_then(|()| std::fs::rename(&draft, &path)).map_err(Error::io("write", &path))
+    }
+
+    /// Writes over a file of the same length; false if there is none.
+    fn overwrite(&self, key: &str, value: &[u8]) -> bool {
+        let Ok(file) = File::options().write(true).open(self.path(META, key)) else { return false };
+        file.metadata().is_ok_and(|file| file.len() == value.len() as u64)
+            && file.write_all_at(value, 0).is_ok()
     }
 
     fn remove(&self, table: &str, key: &str) -> Result<()> {
