@@ -30,6 +30,12 @@ enum Who {
     Containerd(Box<Containerd>),
 }
 
+/// What lies in /run on a node is in memory here, too.
+fn in_memory(world: &World, dir: &Path) {
+    std::fs::create_dir_all(dir).expect("the world's directory");
+    world.sh(&format!("mount -t tmpfs -o mode=755 state {}", dir.display()));
+}
+
 /// Targets that hang on who makes a pod's network: with executed plugins, and without.
 pub(super) type ByNetwork = (Target, Target);
 
@@ -37,7 +43,11 @@ impl Contestant {
     /// This build's daemon; `config` is read after the harness's own.
     pub(super) fn podwright(label: &'static str, config: &str, plugins: bool) -> Self {
         let config = format!("log_level = \"warn\"\n{config}");
-        let world = World::start(Options { config, ..Default::default() });
+        let mut world = World::without_daemon(Options { config, ..Default::default() });
+        in_memory(&world, &world.path("state"));
+        world.start_registry();
+        world.start_daemon();
+        world.settle();
         let processor = Processor::of(&world);
         Self { label, world, who: Who::Podwright { plugins, processor } }.prepared()
     }
@@ -46,6 +56,7 @@ impl Contestant {
     pub(super) fn containerd(peers: &Path) -> Self {
         let mut world = World::without_daemon(Options::default());
         world.start_registry();
+        in_memory(&world, &world.path("containerd/state"));
         let processor = Processor::all(&world, "containerd");
         let mut containerd = Containerd::start_counted(&world, peers, processor);
         std::mem::swap(&mut world.client, &mut containerd.client);
