@@ -94,7 +94,8 @@ pub(crate) async fn sync(
     // A cancel is noticed while waiting, where the command is killed.
     operation.enter("waiting for the command to end").ok();
     let result = collect(node, &running, streams, over).await;
-    running.forget().await;
+    // The answer is there: nobody has to wait for what is left to be cleared away.
+    node.tasks.spawn(tracing::Span::current(), running.forget());
     result
 }
 

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use shim::client::{
     self, Client, CreateSandbox, CreateTask, IdMapping, Options, Podwright, Stdio, Users,
 };
@@ -441,9 +441,16 @@ impl Shim {
             },
         };
         let client = self.client();
-        self.effect("shim/exec", client.exec(wire, ASK)).await?;
-        let id = container.id().as_str();
-        self.effect("shim/exec-start", client.start(id, &exec.id, ACT)).await.map(drop)
+        // One after the other in one breath: a shim begins calls in the order in which they come.
+        let (added, started) = tokio::join!(
+            self.effect("shim/exec", client.exec(wire, ASK)),
+            self.effect("shim/exec-start", client.start(container.id().as_str(), &exec.id, ACT)),
+        );
+        if added.is_err() && started.is_ok() {
+            self.signal_exec(container, &exec.id, Signal::KILL.as_raw()).await?;
+            self.wait_exec(container, &exec.id).await?;
+        }
+        added.and(started).map(drop)
     }
 
     /// The exit code of a command.
