@@ -16,6 +16,9 @@ use crate::place;
 use crate::pod::container;
 use crate::world::{Options, World};
 
+/// After which the kernel waits again before it moves a process between cgroups.
+pub(super) const PAUSE: Duration = Duration::from_millis(150);
+
 /// What something took alone, and the processor's time for one.
 #[derive(Debug)]
 pub struct Alone {
@@ -41,7 +44,6 @@ pub fn runtime(runtime: &str, rounds: usize) -> [Alone; 2] {
 /// The same with the whole configuration of a pod's container, beside it in its pod. Calls that follow each other at once
 /// never wait for the kernel to get ready for a move between cgroups; a pod's do, so there are pauses.
 pub fn in_a_pod(runtime: &'static str, rounds: usize) -> [Alone; 2] {
-    const PAUSE: &str = "150";
     let config = "log_level = \"warn\"\n".into();
     let world = World::start(Options { runtime, config, ..Default::default() });
     world.pull(BUSYBOX);
@@ -51,13 +53,14 @@ pub fn in_a_pod(runtime: &'static str, rounds: usize) -> [Alone; 2] {
     let mut spec: Value = serde_json::from_str(&spec).expect("the daemon's own");
     spec["linux"]["cgroupsPath"] = json!(format!("/{}/alone", world.cgroup()));
     let bundle = bundle(&world, &["sleep"], &spec);
+    let pause = PAUSE.as_millis().to_string();
     let time = |what: &str| {
         let mut command = world.command(place::binary("fixture"));
         command.arg(what).arg(world.tool(runtime)).arg(&bundle);
-        printed(command.arg(rounds.to_string()).arg(PAUSE))
+        printed(command.arg(rounds.to_string()).arg(&pause))
     };
-    let up = format!("{runtime} with a pod's configuration: create + start, {PAUSE} ms apart");
-    let exec = format!("{runtime} with a pod's configuration: exec true, {PAUSE} ms apart");
+    let up = format!("{runtime} with a pod's configuration: create + start, {pause} ms apart");
+    let exec = format!("{runtime} with a pod's configuration: exec true, {pause} ms apart");
     let both =
         [alone(&up, &time("runtime"), "up", rounds), alone(&exec, &time("exec"), "exec", rounds)];
     pod.end();

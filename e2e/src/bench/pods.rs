@@ -8,6 +8,7 @@ use crate::pod::{Pod, container, sandbox};
 use crate::world::World;
 
 use super::contestant::{ByNetwork, Contestant};
+use super::floor::PAUSE;
 use super::report::{Figure, Row, Target, Unit};
 
 /// Pods that start at once.
@@ -160,28 +161,43 @@ pub(super) fn bursts(all: &[Contestant], rounds: usize) -> Vec<Row> {
     ]
 }
 
-/// Commands that only end, one after the other, each contestant in turn.
-pub(super) fn commands(all: &[Contestant], rounds: usize, floor: f64) -> Vec<Row> {
-    println!("{rounds} commands in a container");
+/// Commands that only end, each contestant in turn: one at once after the other, as a busy node runs them, and each
+/// after a pause, as probes come, when the kernel is not ready for a move between cgroups any more.
+pub(super) fn commands(
+    all: &[Contestant],
+    rounds: usize,
+    [floor, after_pause]: [f64; 2],
+) -> Vec<Row> {
+    println!("{rounds} commands in a container, without and with a pause before each");
     let pods: Vec<_> = all.iter().map(|one| one.world.pod("exec")).collect();
     let ids: Vec<_> = pods.iter().map(|pod| pod.run(container("c", BUSYBOX, &[]))).collect();
-    let mut samples: Vec<Samples> = all.iter().map(|_| Samples::default()).collect();
-    let before: Vec<_> = all.iter().map(|one| one.processor().used()).collect();
-    for _ in 0..rounds {
-        for ((one, id), samples) in all.iter().zip(&ids).zip(&mut samples) {
-            samples.time(|| one.world.try_exec(id, &["true"], 10)).expect("ExecSync");
+    let series = |pause: Duration| {
+        let mut samples: Vec<Samples> = all.iter().map(|_| Samples::default()).collect();
+        for _ in 0..rounds {
+            for ((one, id), samples) in all.iter().zip(&ids).zip(&mut samples) {
+                std::thread::sleep(pause);
+                samples.time(|| one.world.try_exec(id, &["true"], 10)).expect("ExecSync");
+            }
         }
-    }
+        samples
+    };
+    let before: Vec<_> = all.iter().map(|one| one.processor().used()).collect();
+    let at_once = series(Duration::ZERO);
     let processor = all.iter().zip(before).map(|(one, before)| {
         let used = one.processor().used() - before;
         Some(Figure::of(milliseconds(used) / rounds.max(1) as f64))
     });
     let processor = processor.collect();
+    let apart = series(PAUSE);
     pods.into_iter().for_each(Pod::end);
-    let wall = all.iter().zip(&samples).map(|(one, samples)| figure(samples, one.wanted(EXEC)));
-    let wall = Row::new("a command", "ExecSync true", Unit::Milliseconds, wall.collect());
+    let row = |what: &str, samples: &[Samples]| {
+        let wall = all.iter().zip(samples).map(|(one, samples)| figure(samples, one.wanted(EXEC)));
+        Row::new("a command", what, Unit::Milliseconds, wall.collect())
+    };
     vec![
-        wall.floor(floor),
+        row("ExecSync true, one at once after the other", &at_once).floor(floor),
         Row::new("a command", "processor of one", Unit::Milliseconds, processor),
+        row(&format!("ExecSync true, each {} ms after the last", PAUSE.as_millis()), &apart)
+            .floor(after_pause),
     ]
 }
