@@ -90,10 +90,15 @@ impl World {
     /// A world with a registry and a daemon that answers.
     pub fn start(options: Options) -> Self {
         let mut world = Self::without_daemon(options);
-        world.start_registry();
-        world.start_daemon();
-        world.before = Some(Held::now(&world));
+        world.begin();
         world
+    }
+
+    /// A registry, a daemon that answers, and what is held from the start.
+    pub fn begin(&mut self) {
+        self.start_registry();
+        self.start_daemon();
+        self.settle();
     }
 
     /// Namespaces, directories and configuration alone.

@@ -35,9 +35,7 @@ fn crossing(first: &str, second: &str) {
     let mut world = World::without_daemon(Options::default());
     let (first, second) = (install(&world, first), install(&world, second));
     world.use_binaries(&first);
-    world.start_registry();
-    world.start_daemon();
-    world.settle();
+    world.begin();
     world.pull(BUSYBOX);
     let mut old = Kept::make(&world, "old", NamespaceMode::Container);
     let mut shared = Kept::make(&world, "shared", NamespaceMode::Pod);

@@ -47,7 +47,7 @@ pub(crate) struct Conf {
     is_gateway: bool,
     is_default_gateway: bool,
     force_address: bool,
-    masquerade: bool,
+    pub(super) masquerade: bool,
     mtu: Option<u32>,
     hairpin: bool,
     promiscuous: bool,
@@ -264,9 +264,4 @@ pub(crate) fn del(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> R
         }
     }
     Ok(())
-}
-
-/// Takes away the rules alone.
-pub(crate) fn sweep(conf: &Conf, job: &Job<'_>) -> Result<()> {
-    if conf.masquerade { masquerade::del(job, &[]) } else { Ok(()) }
 }

@@ -160,9 +160,9 @@ impl Native {
     /// Takes away the rules that other engines than the node's have of an attachment, after the executable's DEL.
     pub(crate) fn sweep(&self, job: &Job<'_>, previous: Option<&CniResult>) -> Result<()> {
         match self {
-            Self::Loopback | Self::Tuning(_) => Ok(()),
-            Self::Bridge(conf) => bridge::sweep(conf, job),
-            Self::Ptp(conf) => ptp::sweep(conf, job),
+            Self::Bridge(bridge::Conf { masquerade: true, .. })
+            | Self::Ptp(ptp::Conf { masquerade: true, .. }) => masquerade::del(job, &[]),
+            Self::Loopback | Self::Tuning(_) | Self::Bridge(_) | Self::Ptp(_) => Ok(()),
             Self::Portmap(conf) => portmap::del(conf, job, previous),
             Self::Firewall(_) => firewall::del(job, previous),
         }

@@ -23,7 +23,7 @@ const KEYS: [&str; 6] = ["args", "dns", "ipMasq", "ipMasqBackend", "ipam", "mtu"
 /// The configuration.
 #[derive(Debug)]
 pub(crate) struct Conf {
-    masquerade: bool,
+    pub(super) masquerade: bool,
     mtu: Option<u32>,
     dns: Option<Value>,
     ipam: host_local::Conf,
@@ -112,9 +112,4 @@ pub(crate) fn del(conf: &Conf, job: &Job<'_>, previous: Option<&CniResult>) -> R
     let found = interface::remove(job, conf.masquerade, previous)?;
     // By the chain's name, where neither its namespace nor a result tells the addresses.
     if conf.masquerade { masquerade::del(job, &found) } else { Ok(()) }
-}
-
-/// Takes away the rules alone.
-pub(crate) fn sweep(conf: &Conf, job: &Job<'_>) -> Result<()> {
-    if conf.masquerade { masquerade::del(job, &[]) } else { Ok(()) }
 }

@@ -45,9 +45,7 @@ impl Contestant {
         let config = format!("log_level = \"warn\"\n{config}");
         let mut world = World::without_daemon(Options { config, ..Default::default() });
         in_memory(&world, &world.path("state"));
-        world.start_registry();
-        world.start_daemon();
-        world.settle();
+        world.begin();
         let processor = Processor::of(&world);
         Self { label, world, who: Who::Podwright { plugins, processor } }.prepared()
     }

@@ -37,9 +37,7 @@ fn world_with_disk(below: &str, kilobytes: u32) -> World {
         "mkdir -p {0}; mount -t tmpfs -o size={kilobytes}k podwright-e2e {0}",
         dir.display()
     ));
-    world.start_registry();
-    world.start_daemon();
-    world.settle();
+    world.begin();
     world
 }
 

@@ -28,9 +28,7 @@ fn world_of(options: Options, below: &str) -> World {
         dir.display(),
         image.display()
     ));
-    world.start_registry();
-    world.start_daemon();
-    world.settle();
+    world.begin();
     world
 }
 

@@ -247,9 +247,7 @@ fn a_runtime_that_is_not_installed() {
     let config =
         "default_runtime = \"absent\"\nruntimes.absent = \"/no/such/runtime\"\n".to_owned();
     let mut world = World::without_daemon(Options { config, ..Default::default() });
-    world.start_registry();
-    world.start_daemon();
-    world.settle();
+    world.begin();
     match world.try_pod(e2e::pod::sandbox(&world, "absent")) {
         Err(status) => assert!(status.message().contains("/no/such/runtime"), "{status}"),
         Ok(pod) => {

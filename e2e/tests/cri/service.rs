@@ -46,9 +46,7 @@ fn systemd_hears_how_the_daemon_is_and_nobody_else_hears_of_systemd() {
     world.set_environment("NOTIFY_SOCKET", world.path("notify").to_str().unwrap());
     world.set_environment("WATCHDOG_USEC", "1500000");
     world.set_environment("JOURNAL_STREAM", &format!("{}:{}", journal.dev(), journal.ino()));
-    world.start_registry();
-    world.start_daemon();
-    world.settle();
+    world.begin();
     manager.hears("READY=1", 1);
     manager.hears("WATCHDOG=1", 2);
 

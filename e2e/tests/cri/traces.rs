@@ -28,9 +28,7 @@ fn world(samples_per_million: u32) -> (World, Collector) {
     );
     let mut world = World::without_daemon(Options { config, ..Default::default() });
     let collector = Collector::start(&world, PORT);
-    world.start_registry();
-    world.start_daemon();
-    world.settle();
+    world.begin();
     (world, collector)
 }
 

@@ -23,9 +23,7 @@ fn world(settings: &str, prepare: impl FnOnce(&World)) -> World {
     let text = format!("[image]\n{}\n", settings.replace("{dir}", dir.trim_end_matches('/')));
     std::fs::write(world.path("conf.d/verify.toml"), text).unwrap();
     prepare(&world);
-    world.start_registry();
-    world.start_daemon();
-    world.settle();
+    world.begin();
     world
 }
 

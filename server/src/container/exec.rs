@@ -216,7 +216,11 @@ impl Running {
             stdout: exec.stdout.as_deref().map(receiver).transpose()?,
             stderr: exec.stderr.as_deref().map(receiver).transpose()?,
         };
-        self.shim.start_exec(&self.container, exec).await?;
+        let (added, started) = self.shim.start_exec(&self.container, exec).await;
+        if added.is_err() && started.is_ok() {
+            self.kill().await?;
+        }
+        added.and(started)?;
         // A process that has ended already reads nothing.
         streams.stdin = exec.stdin.as_deref().and_then(sender);
         Ok(streams)

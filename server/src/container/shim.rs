@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use shim::client::{
     self, Client, CreateSandbox, CreateTask, IdMapping, Options, Podwright, Stdio, Users,
 };
@@ -424,8 +424,13 @@ impl Shim {
         self.effect("shim/reopen-log", self.client().reopen_log(id, ASK)).await
     }
 
-    /// Adds a command to a running container and starts it.
-    pub(crate) async fn start_exec(&self, container: &Container, exec: &Exec) -> Result<()> {
+    /// Adds a command to a running container and starts it: what each of the two came to. It may have been started
+    /// though the other has failed.
+    pub(crate) async fn start_exec(
+        &self,
+        container: &Container,
+        exec: &Exec,
+    ) -> (Result<()>, Result<()>) {
         let path = |path: &Option<PathBuf>| {
             path.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned()
         };
@@ -446,11 +451,7 @@ impl Shim {
             self.effect("shim/exec", client.exec(wire, ASK)),
             self.effect("shim/exec-start", client.start(container.id().as_str(), &exec.id, ACT)),
         );
-        if added.is_err() && started.is_ok() {
-            self.signal_exec(container, &exec.id, Signal::KILL.as_raw()).await?;
-            self.wait_exec(container, &exec.id).await?;
-        }
-        added.and(started).map(drop)
+        (added, started.map(drop))
     }
 
     /// The exit code of a command.

@@ -2,8 +2,8 @@
 //!
 //! `<dir>/<table>/<key>` holds the bytes of the record. A file appears whole or not at all, after its record was
 //! committed and before anybody is told so; it is never synced to the disk. The database decides wherever it can
-//! be read: a file without a record, or another than the record, is replaced at the next start. The commit's number, which
-//! every commit changes, is written over its file instead: a few bytes of one page, so whole as well.
+//! be read: a file without a record, or another than the record, is replaced at the next start. The commit's number,
+//! which every commit changes, is written over its file instead: a few bytes of one page, so whole as well.
 
 use std::fs::File;
 use std::io::ErrorKind;

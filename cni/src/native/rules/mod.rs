@@ -126,7 +126,14 @@ impl Display for Problem {
 
 /// The node's own engines.
 pub(crate) fn engines() -> Engines {
-    let of = |family| tools::find(family).and_then(|tools| tools.engine);
+    by_family(own_engine)
+}
+
+fn own_engine(family: Family) -> Option<Engine> {
+    tools::find(family)?.engine
+}
+
+fn by_family(of: impl Fn(Family) -> Option<Engine>) -> Engines {
     Engines { v4: of(Family::V4), v6: of(Family::V6) }
 }
 
@@ -139,27 +146,23 @@ pub(crate) fn find_out(
     deadline: &Deadline,
 ) -> Engines {
     let chains = ["", "DN-"].map(|prefix| name::chain(prefix, network, container_id));
-    let of = |family: Family| {
-        let own = tools::find(family).and_then(|tools| tools.engine);
+    let told_by_chains = |family: Family| {
+        let own = own_engine(family);
         let others = Engine::ALL.into_iter().filter(|other| Some(*other) != own);
         let mut likely = others.filter(|other| way::may_have(*other, Table::Nat, family));
-        family.engine(engines).or_else(|| {
-            likely.find(|other| {
-                let way = Way::of(family, *other);
-                way.has_any(Table::Nat, &chains, deadline).unwrap_or(false)
-            })
+        likely.find(|other| {
+            let way = Way::of(family, *other);
+            way.has_any(Table::Nat, &chains, deadline).unwrap_or(false)
         })
     };
-    Engines { v4: of(Family::V4), v6: of(Family::V6) }
+    by_family(|family| family.engine(engines).or_else(|| told_by_chains(family)))
 }
 
 /// Programs of engines that are not the node's own: a name for the lot, and each by the name of the node's.
 pub(crate) fn elsewhere(engines: Engines) -> Vec<(String, [(String, PathBuf); 3])> {
     let of = |family: Family| {
-        let engine = family.engine(engines)?;
-        let own = tools::find(family).and_then(|tools| tools.engine);
-        let tools = Some(engine).filter(|engine| own != Some(*engine));
-        let Tools { iptables, save, restore, .. } = tools::of(family, tools?)?;
+        let engine = family.engine(engines).filter(|engine| own_engine(family) != Some(*engine))?;
+        let Tools { iptables, save, restore, .. } = tools::of(family, engine)?;
         let name = tools::name(family);
         let links = [
             (name.to_owned(), iptables),
