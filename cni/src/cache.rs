@@ -8,7 +8,6 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -92,15 +91,21 @@ fn path(dir: &Path, network: &Network, attachment: &Attachment) -> PathBuf {
     dir.join("results").join(format!("{}-{id}-{ifname}", network.name()))
 }
 
-/// Records a result. The file appears whole or not at all; it need not survive a loss of power, since the
-/// attachment does not either.
+/// What an entry is written as before it gets its name: one file for each interface of a container, which the DEL
+/// finds where the ADD was killed. No network's name begins so.
+fn draft(dir: &Path, attachment: &Attachment) -> PathBuf {
+    let (id, ifname) = (&attachment.container_id, &attachment.ifname);
+    dir.join("results").join(format!(".{id}-{ifname}"))
+}
+
+/// Records a result. The entry appears whole or not at all; it need not survive a loss of power, since the
+/// attachment does not either. An attachment is added by one caller at a time.
 pub(crate) fn write(
     dir: &Path,
     network: &Network,
     attachment: &Attachment,
     result: &CniResult,
 ) -> Result<()> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
     let entry = CachedAttachment::of(network, attachment, result);
     let target = path(dir, network, attachment);
     let results = dir.join("results");
@@ -109,8 +114,7 @@ pub(crate) fn write(
         .mode(0o700)
         .create(&results)
         .map_err(|e| Error::io("create", &results, e))?;
-    let unique = NEXT.fetch_add(1, Ordering::Relaxed);
-    let fresh = results.join(format!(".new-{}-{unique}", std::process::id()));
+    let draft = draft(dir, attachment);
     let json = serde_json::to_vec(&entry)
         .map_err(|e| Error::io("write", &target, std::io::Error::from(e)))?;
     let written = OpenOptions::new()
@@ -118,11 +122,11 @@ pub(crate) fn write(
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&fresh)
+        .open(&draft)
         .and_then(|mut file| file.write_all(&json))
-        .and_then(|()| fs::rename(&fresh, &target));
+        .and_then(|()| fs::rename(&draft, &target));
     written.map_err(|e| {
-        let _ = fs::remove_file(&fresh);
+        let _ = fs::remove_file(&draft);
         Error::io("write", &target, e)
     })
 }
@@ -154,14 +158,17 @@ pub(crate) fn read(
     })
 }
 
-/// Forgets an attachment, durably.
+/// Forgets an attachment, durably, and what a killed ADD left of its entry.
 pub(crate) fn remove(dir: &Path, network: &Network, attachment: &Attachment) -> Result<()> {
-    let path = path(dir, network, attachment);
-    match fs::remove_file(&path) {
-        Ok(()) => lease::sync_dir(&dir.join("results")),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io("remove", &path, e)),
+    let mut removed = false;
+    for path in [draft(dir, attachment), path(dir, network, attachment)] {
+        match fs::remove_file(&path) {
+            Ok(()) => removed = true,
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("remove", &path, e)),
+        }
     }
+    if removed { lease::sync_dir(&dir.join("results")) } else { Ok(()) }
 }
 
 /// Every attachment in the cache, in the order of the file names; what cannot be read is left out.

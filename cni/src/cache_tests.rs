@@ -87,10 +87,29 @@ fn who_needs_all_entries_gets_all_or_an_error() {
     assert!(list_all(dir.path()).unwrap().is_empty(), "no cache at all");
     let (network, attachment, result) = sample();
     write(dir.path(), &network, &attachment, &result).unwrap();
-    fs::write(dir.path().join("results/.new-1-1"), "half").unwrap();
+    fs::write(dir.path().join("results/.other-eth0"), "half").unwrap();
     assert_eq!(list_all(dir.path()).unwrap().len(), 1);
     fs::write(dir.path().join("results/net-other-eth0"), "half").unwrap();
     let err = list_all(dir.path()).unwrap_err().to_string();
     assert!(err.contains("net-other-eth0"), "{err}");
     assert_eq!(list(dir.path()).unwrap().len(), 1);
+}
+
+#[test]
+fn what_a_killed_add_left_goes_with_the_del() {
+    let dir = tempfile::tempdir().unwrap();
+    let (network, attachment, result) = sample();
+    let results = dir.path().join("results");
+    fs::create_dir(&results).unwrap();
+    let half = results.join(format!(".{}-{}", attachment.container_id, attachment.ifname));
+    fs::write(&half, "half").unwrap();
+    assert!(read(dir.path(), &network, &attachment).is_none());
+    remove(dir.path(), &network, &attachment).unwrap();
+    assert_eq!(fs::read_dir(&results).unwrap().count(), 0);
+
+    // An ADD that comes again goes through it, and leaves the entry alone.
+    fs::write(&half, "half").unwrap();
+    write(dir.path(), &network, &attachment, &result).unwrap();
+    assert_eq!(fs::read_dir(&results).unwrap().count(), 1);
+    assert!(read(dir.path(), &network, &attachment).is_some());
 }

@@ -7,7 +7,7 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::engine::Engines;
 use crate::error::{Error, Result};
@@ -38,15 +38,16 @@ pub(crate) fn directories(cache_dir: &Path, engines: Engines) -> Result<Vec<Path
 
 /// Others may be reading it.
 fn set(path: &Path, target: &Path) -> io::Result<()> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // One at a time, so that the draft has one name and a killed one is replaced.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     match fs::read_link(path) {
         Ok(found) if found == target => return Ok(()),
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let unique = NEXT.fetch_add(1, Ordering::Relaxed);
-    let fresh = path.with_extension(format!("new-{}-{unique}", std::process::id()));
-    let _ = fs::remove_file(&fresh);
-    symlink(target, &fresh)?;
-    fs::rename(&fresh, path).inspect_err(|_| drop(fs::remove_file(&fresh)))
+    let draft = path.with_extension("new");
+    let _ = fs::remove_file(&draft);
+    symlink(target, &draft)?;
+    fs::rename(&draft, path)
 }

@@ -103,11 +103,14 @@ fn an_add_that_fails_late_is_undone_by_del() {
     let pod = with_port(node.pod("pod1"), 18082, 80);
     let error = node.run(|| node.runtime.add(&network, &pod, &soon())).unwrap_err();
     assert_eq!((error.plugin(), error.code()), (Some("late"), Some(110)), "{error}");
-    assert_eq!((node.leases().len(), node.cached()), (1, 0));
+    assert_eq!((node.leases().len(), node.cached()), (1, 1), "what came before it");
     // A plugin that fails its DEL does not keep the others from theirs, but the failure is told.
     node.script("late", "echo broken >&2; exit 7");
     let error = node.run(|| node.runtime.del(&network, &pod, &soon())).unwrap_err();
     assert!(error.to_string().contains("broken"), "{error}");
+    assert_eq!((node.leases().len(), node.cached()), (0, 1), "kept for the next try");
+    node.script("late", "exit 0");
+    node.run(|| node.runtime.del(&network, &pod, &soon())).unwrap();
     node.remove_netns("pod1");
     node.assert_clean();
 }

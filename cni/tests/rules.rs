@@ -145,6 +145,30 @@ fn addresses_are_accepted_as_firewall_accepts_them() {
     same_both_ways(&|node| chain(node, &addresses, std::slice::from_ref(&admin)), &[]);
 }
 
+/// firewall knows its rules by the addresses of the pod: the DEL of a chain that did not come to its end has them, too.
+#[test]
+fn what_a_chain_that_failed_wrote_is_taken_back() {
+    for native in [true, false] {
+        let node = Node::new();
+        node.script("broken", "[ $CNI_COMMAND = ADD ] && exit 1; exit 0");
+        let firewall = json!({"type": "firewall", "backend": "iptables"});
+        let network = chain(&node, &[V4, V6], &[firewall, json!({"type": "broken"})]);
+        let (pod, runtime) = (node.pod("pod1"), Runtime { native, ..node.runtime.clone() });
+        let of_pod = |node: &Node| {
+            let addresses = [V4, V6].map(|net| net.split('/').next().unwrap());
+            let mut rules = tables(node);
+            rules.retain(|rule| addresses.iter().any(|address| rule.contains(address)));
+            rules
+        };
+        node.run(|| runtime.add(&network, &pod, &soon())).unwrap_err();
+        assert_eq!(of_pod(&node).len(), 4, "{:?}", tables(&node));
+        node.run(|| runtime.del(&network, &pod, &soon())).unwrap();
+        assert_eq!(of_pod(&node), Vec::<String>::new());
+        node.remove_netns("pod1");
+        node.assert_clean();
+    }
+}
+
 #[test]
 fn masquerading_is_as_bridge_and_ptp_do_it() {
     same_both_ways(&Node::bridge, &[mapping(8080, 80, "tcp", "")]);

@@ -5,19 +5,21 @@
 //! names is given back. A changed boot id means that no process survived, and nothing is dialled. All of it is
 //! listed among the operations, and what takes long goes on behind the served calls.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
 use crate::container::{self, Container, Intent};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::host::process;
 use crate::id::SandboxId;
 use crate::leftover;
 use crate::metric::{self, Recovered};
 use crate::operation::{Operation, What};
+use crate::sandbox::state::State;
 use crate::sandbox::{self, Pods, Sandbox};
 use crate::telemetry::blocking;
 
@@ -43,6 +45,7 @@ pub(crate) async fn recover(pods: &Arc<Pods>) -> Result<()> {
     let operation = pods.node.operations.begin("recover what the last daemon left");
     operation.enter("reading the records")?;
     let Recorded { owners, intents } = read(pods).await?;
+    end_plugins(&owners).await;
     operation.enter("attaching to pods, and undoing what was cut off")?;
     let (pod_count, cut) = (owners.len(), intents.len());
     let owners = owners.into_iter().map(|(sandbox, own)| adopt::one(pods, sandbox, own));
@@ -90,6 +93,26 @@ async fn read(pods: &Pods) -> Result<Recorded> {
         orphan.intent()
     }));
     Ok(recorded)
+}
+
+/// Ends what the plugins of pods that were being attached have started: they died with the last daemon, their delegates
+/// and helpers did not, and would go on making what is about to be released.
+async fn end_plugins(owners: &[(Arc<Sandbox>, Vec<Arc<Container>>)]) {
+    let starting = owners.iter().filter(|(one, _)| matches!(one.now().state, State::Starting));
+    let ids: HashSet<String> = starting.map(|(one, _)| one.id().to_string()).collect();
+    if ids.is_empty() {
+        return;
+    }
+    let end = move || {
+        let is_theirs = |variable: &[u8]| {
+            let id = variable.strip_prefix(b"CNI_CONTAINERID=");
+            id.and_then(|id| std::str::from_utf8(id).ok()).is_some_and(|id| ids.contains(id))
+        };
+        process::end_told(is_theirs, BUDGET).map_err(Error::Runtime)
+    };
+    if let Err(err) = blocking(end).await {
+        tracing::warn!(%err, "a network plugin goes on after what it made is released");
+    }
 }
 
 /// Does `work` as an operation of its own, and waits for it for as long as one owner may hold up the others. Plugins

@@ -184,17 +184,14 @@ pub(crate) fn recall_shim(dir: &Path) -> Option<(u32, u64)> {
     Some((pid.parse().ok()?, started.parse().ok()?))
 }
 
-/// Ends the shim that was written down, or, if the daemon died before it could write, whatever works in `dir`: a
-/// shim's working directory is its own, and nobody else's.
+/// Ends the shim that was written down, or, if the daemon died before it could write, whatever works in `dir`, and what
+/// that starts meanwhile: a shim's working directory is its own, and nobody else's.
 fn end_shim(dir: &Path) -> Result<()> {
-    let found = match recall_shim(dir) {
-        Some(known) => vec![known],
-        None => process::working_in(dir),
+    let ended = match recall_shim(dir) {
+        Some((pid, started)) => process::kill(pid, started, PROCESS_LIMIT),
+        None => process::end_working_in(dir, PROCESS_LIMIT),
     };
-    for (pid, started) in found {
-        process::kill(pid, started, PROCESS_LIMIT).map_err(Error::Runtime)?;
-    }
-    Ok(())
+    ended.map_err(Error::Runtime)
 }
 
 /// Ends calls of the OCI runtime that a shim was cut off in, or that hang, and what failed ones left running: what they

@@ -8,6 +8,9 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use crate::mount::{self, Mount};
 use crate::{Error, Result, Snapshotter};
 
+/// Where the trial is mounted on kernels before 6.7, for a moment, in its directory.
+pub(crate) const TARGET: &str = "target";
+
 /// Mounts a small overlay that appears nowhere, or says which step did not work.
 pub(crate) fn overlay(snapshotter: &Snapshotter) -> Result<()> {
     let dir = snapshotter.scratch()?;
@@ -17,7 +20,7 @@ pub(crate) fn overlay(snapshotter: &Snapshotter) -> Result<()> {
 }
 
 fn attempt(dir: &Path) -> Result<()> {
-    for name in ["lower", "other", "upper", "work", "target"] {
+    for name in ["lower", "other", "upper", "work", TARGET] {
         let path = dir.join(name);
         fs::create_dir(&path).map_err(Error::io("create", &path))?;
     }
@@ -35,7 +38,7 @@ fn attempt(dir: &Path) -> Result<()> {
         options: options(),
         ..Mount::bind("", false)
     };
-    mount::try_out(&trial, &dir.join("target"))
+    mount::try_out(&trial, &dir.join(TARGET))
 }
 
 /// The options of every overlay that is written to. An index would tie an upper directory to the

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use crate::layer::{About, Ingest, Limits, Marks};
 use crate::proofs::Proofs;
-use crate::{Error, LayerId, Result, Usage, probe, snapshot, trash, walk};
+use crate::{Error, LayerId, Result, Usage, mount, probe, snapshot, trash, walk};
 
 /// How layers become a root file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,10 @@ impl Snapshotter {
         let (proofs, doubtful) = Proofs::open(root, &layers, &layers_in(&layers)?)?;
         let mut this = Snapshotter { root: root.to_owned(), kind, fresh: Mutex::default(), proofs };
         for name in this.names("ingest")? {
-            this.discard(&root.join("ingest").join(name))?;
+            let path = root.join("ingest").join(name);
+            // The kernel may have been on trial there. A mount point cannot be deleted, nor can what comes after it.
+            let _ = mount::umount(&path.join(probe::TARGET));
+            this.discard(&path)?;
         }
         for layer in doubtful {
             this.discard(&this.layer(&layer))?;

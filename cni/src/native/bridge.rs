@@ -237,12 +237,13 @@ fn ensure_address(
             host.ask(address::delete(bridge.index, other)).map_err(failed)?;
         }
     }
+    // Said once, it stays: else the bridge takes the lowest of its ports', and changes it as they come and go. Before
+    // the address, which tells who comes next that all of this is done.
+    host.ask(link::set_mac(bridge.index, bridge.mac)).map_err(failed)?;
     match host.ask(address::add(bridge.index, net)) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        done => drop(done.map_err(failed)?),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        done => done.map(drop).map_err(failed),
     }
-    // Said once, it stays: else the bridge takes the lowest of its ports', and changes it as they come and go.
-    host.ask(link::set_mac(bridge.index, bridge.mac)).map(drop).map_err(failed)
 }
 
 /// In the pod, before it has an address. Whoever lacks one of these lives without.

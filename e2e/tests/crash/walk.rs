@@ -147,8 +147,18 @@ fn discover(
             cases.extend(instants(scenario, start.elapsed(), full));
             continue;
         }
-        let mut counts = BTreeMap::<String, usize>::new();
-        for Passed { point, fails } in node.trace() {
+        let (trace, mut counts) = (node.trace(), BTreeMap::<String, usize>::new());
+        if scenario == Scenario::Pod(Kind::SharedPid) {
+            // Its init outlives its shim, in a cgroup that only the record names.
+            let first = |point: &str| trace.iter().position(|one| one.point == point);
+            let (kept, launched) =
+                (first("store/sandboxes/put/after"), first("launch/spawn/before"));
+            ensure!(
+                kept.is_some() && kept < launched,
+                "the shim is started before the record is kept"
+            );
+        }
+        for Passed { point, fails } in trace {
             let n = counts.entry(point.clone()).or_default();
             *n += 1;
             let armed = Armed { point, n: *n, action };

@@ -6,6 +6,7 @@ use e2e::cri::*;
 use e2e::pod::{namespaces, sandbox};
 use e2e::scripted::{self, ADDRESS, HANG};
 use e2e::{Options, World, eventually};
+use rustix::process::Signal;
 use tonic::Code;
 
 /// What a busy machine may take for what should take seconds.
@@ -198,6 +199,33 @@ fn a_plugin_whose_child_stays() {
     assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
     // They are the plugin's own business.
     world.sh("kill $(busybox ps | grep '[s]leep 1000' | cut -c1-5)");
+    world.finish();
+}
+
+/// What a plugin had started when the daemon was killed ends before what it may have made is released.
+#[test]
+fn a_plugin_whose_child_outlives_the_daemon() {
+    let (mut world, script) = scripted::plugin(300);
+    script.order("ADD", HANG);
+    let request =
+        RunPodSandboxRequest { config: Some(sandbox(&world, "cut")), ..Default::default() };
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| world.client.run_pod_sandbox(request));
+        script.until_it_hangs();
+        eventually("its child", || world.sh("busybox ps").contains("sleep 1000").then_some(()));
+        world.sh("kill -9 $(busybox pidof podwrightd)");
+        assert!(run.join().unwrap().is_err());
+    });
+    world.end_daemon(Signal::KILL);
+    assert!(world.sh("busybox ps").contains("sleep 1000"), "it does not end by itself");
+    let early = script.path("deleted-first");
+    let check = format!("busybox ps | grep -q '[s]leep 1000' && touch {}", early.display());
+    script.order("DEL", &check);
+    script.relent("ADD");
+    world.start_daemon();
+    assert!(!world.sh("busybox ps").contains("sleep 1000"));
+    assert!(!early.exists(), "released while it went on");
+    world.pod("next").end();
     world.finish();
 }
 

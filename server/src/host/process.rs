@@ -94,14 +94,42 @@ pub(crate) fn working_in(dir: &Path) -> Vec<(u32, u64)> {
         .collect()
 }
 
+/// Every process that was executed with a variable that `is_wanted`, spelled `NAME=value`, with the time at which it
+/// started.
+fn told(is_wanted: impl Fn(&[u8]) -> bool) -> Vec<(u32, u64)> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(&is_wanted)
+        })
+        .filter_map(|pid| Some((pid, start_time(pid)?)))
+        .collect()
+}
+
 /// Kills every process whose working directory is `dir`, and what they start meanwhile. Blocks for `limit` at most.
 ///
 /// # Errors
 /// A text if some are still there then.
 pub(crate) fn end_working_in(dir: &Path, limit: Duration) -> Result<(), String> {
+    end(|| working_in(dir), limit)
+}
+
+/// Kills every process that was executed with a variable that `is_wanted`, spelled `NAME=value`, and what they start
+/// meanwhile. Blocks for `limit` at most.
+///
+/// # Errors
+/// A text if some are still there then.
+pub(crate) fn end_told(is_wanted: impl Fn(&[u8]) -> bool, limit: Duration) -> Result<(), String> {
+    end(|| told(&is_wanted), limit)
+}
+
+/// Kills until there are none.
+fn end(find: impl Fn() -> Vec<(u32, u64)>, limit: Duration) -> Result<(), String> {
     let until = Instant::now() + limit;
     loop {
-        let found = working_in(dir);
+        let found = find();
         if found.is_empty() {
             return Ok(());
         }

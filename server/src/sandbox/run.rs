@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::{self, Either};
+
 use super::config::{PodOrHost, PodPid, SandboxConfig};
 use super::state::{Event, Ready, State};
 use super::{Changing, Fixed, Pods, Record, Sandbox, TABLE, files, network, users, watch};
@@ -179,12 +181,19 @@ async fn bring_up(
     netns_made?;
 
     operation.enter("attaching the network and starting the shim")?;
+    let kept = async {
+        let _waiting = operation.waits_for("the record of the intent");
+        kept.await
+    };
+    // The init of a pod that shares its processes outlives its shim, in a cgroup that only the record names.
+    let kept = match config.namespaces.pid {
+        PodPid::Pod => Either::Left(future::ready(Ok(kept.await?))),
+        PodPid::Container | PodPid::Host => Either::Right(kept),
+    };
     let attach = async {
         // What was made so far ends with the boot, and bears the pod's id: the next start finds it. What plugins write
         // down may outlast both.
-        let waiting = operation.waits_for("the record of the intent");
         kept.await?;
-        drop(waiting);
         match network {
             Some((network, attachment)) => {
                 let _attaching = pods.networks.attaching.read().await;

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::time::Duration;
 
+use rustix::mount::MountFlags;
 use snapshotter::mount::{MAX_LAYERS, mount, umount};
 use snapshotter::{Error, Kind, LayerId, Limits, Snapshotter};
 
@@ -138,6 +140,19 @@ fn what_a_crash_leaves_is_swept_and_what_was_synced_stays() {
         let other = if again.kind() == Kind::Native { Kind::Overlay } else { Kind::Native };
         let refused = Snapshotter::open(&store.root(), other).unwrap_err();
         assert!(matches!(refused, Error::OtherKind { .. }), "{refused}");
+    });
+}
+
+/// Killed while it had the kernel try an overlay, as is done by mounting one before Linux 6.7.
+#[test]
+fn a_trial_that_was_cut_off_keeps_nothing_from_being_deleted() {
+    on_both(|store| {
+        let target = store.root().join("ingest/trial/target");
+        fs::create_dir_all(&target).unwrap();
+        rustix::mount::mount("none", &target, c"tmpfs", MountFlags::empty(), None).unwrap();
+        let again = Snapshotter::open(&store.root(), Kind::Auto).unwrap();
+        while !again.empty_trash(Duration::from_secs(1)).unwrap() {}
+        assert_eq!(fs::read_dir(store.root().join("trash")).unwrap().count(), 0);
     });
 }
 
