@@ -11,23 +11,24 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
 use crate::config::Network;
-use crate::error::{Error, Result};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Verb};
+use crate::native::LeaseLock;
 
 /// Where host-local keeps its leases unless it is told.
 pub(crate) const DEFAULT_DIR: &str = "/var/lib/cni/networks";
-/// Its own lock, in the same directory: whoever holds it is not between making a lease and filling it.
-const LOCK: &str = "lock";
+/// Who is to blame where its leases stay locked.
+const PLUGIN: &str = "host-local";
 
-/// Frees addresses whose leases have lost their owner. Blocks for as long as another process is changing leases of
-/// this network, and only if there are such addresses.
-pub(crate) fn free_ownerless(network: &Network) -> Result<()> {
+/// Frees addresses whose leases have lost their owner. Only if there are any it waits for another process that is
+/// changing leases of this network, and no longer than the caller does.
+pub(crate) fn free_ownerless(network: &Network, deadline: &Deadline) -> Result<()> {
     for dir in directories(network).into_iter().filter(|dir| dir.is_dir()) {
         if !ownerless(&dir)?.is_empty() {
-            free(&dir)?;
+            free(&dir, deadline)?;
         }
     }
     Ok(())
@@ -56,10 +57,8 @@ fn directories(network: &Network) -> Vec<PathBuf> {
 }
 
 /// Under the lock: an empty lease that is there then is nobody's, not even for a moment.
-fn free(dir: &Path) -> Result<()> {
-    let path = dir.join(LOCK);
-    let lock = File::create(&path).map_err(|err| Error::io("open", &path, err))?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|err| Error::io("lock", &path, err))?;
+fn free(dir: &Path, deadline: &Deadline) -> Result<()> {
+    let _lock = LeaseLock::take(dir, deadline, |over| deadline.error(over, PLUGIN, Verb::Del))?;
     for lease in ownerless(dir)? {
         tracing::warn!(lease = %lease.display(), "the address has no owner; freed");
         fs::remove_file(&lease).map_err(|err| Error::io("remove", &lease, err))?;
@@ -85,18 +84,27 @@ fn is_blank(lease: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rustix::fs::{FlockOperation, flock};
+
     use super::*;
+    use crate::deadline::Cancel;
+
+    fn pods(dir: &Path) -> (Network, PathBuf) {
+        let list = serde_json::json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [
+            {"type": "bridge", "ipam": {"type": "host-local", "dataDir": dir}},
+            {"type": "portmap"},
+        ]});
+        (Network::parse(list.to_string().as_bytes()).unwrap(), dir.join("pods"))
+    }
 
     #[test]
     fn only_what_has_no_owner_is_freed() {
         let dir = tempfile::tempdir().unwrap();
-        let leases = dir.path().join("pods");
-        let list = serde_json::json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [
-            {"type": "bridge", "ipam": {"type": "host-local", "dataDir": dir.path()}},
-            {"type": "portmap"},
-        ]});
-        let network = Network::parse(list.to_string().as_bytes()).unwrap();
-        free_ownerless(&network).unwrap();
+        let (network, leases) = pods(dir.path());
+        let soon = Deadline::after(Duration::from_secs(60));
+        free_ownerless(&network, &soon).unwrap();
         sync(&network).unwrap();
         assert!(!leases.exists(), "no lease was ever made");
         fs::create_dir(&leases).unwrap();
@@ -110,9 +118,30 @@ mod tests {
         for (name, content) in files {
             fs::write(leases.join(name), content).unwrap();
         }
-        free_ownerless(&network).unwrap();
+        free_ownerless(&network, &soon).unwrap();
         sync(&network).unwrap();
         let left = files.map(|(name, _)| leases.join(name).exists());
         assert_eq!(left, [true, false, false, false, true]);
+    }
+
+    #[test]
+    fn who_cancels_does_not_wait_for_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let (network, leases) = pods(dir.path());
+        fs::create_dir(&leases).unwrap();
+        fs::write(leases.join("10.0.0.3"), "").unwrap();
+        let held = File::create(leases.join("lock")).unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        let cancel = Cancel::new().unwrap();
+        let patient = Deadline::after(Duration::from_secs(60)).or(&cancel);
+        let ended = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| free_ownerless(&network, &patient));
+            cancel.cancel();
+            waiting.join().unwrap()
+        });
+        assert!(matches!(ended, Err(Error::Cancelled { .. })), "{ended:?}");
+        drop(held);
+        free_ownerless(&network, &Deadline::after(Duration::from_secs(60))).unwrap();
+        assert!(!leases.join("10.0.0.3").exists());
     }
 }

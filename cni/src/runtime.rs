@@ -126,7 +126,7 @@ impl Runtime {
                 }
             }
         }
-        if let Err(e) = lease::free_ownerless(network) {
+        if let Err(e) = lease::free_ownerless(network, deadline) {
             first.get_or_insert(e);
         }
         if let Some(e) = first {

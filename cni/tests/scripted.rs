@@ -5,6 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use cni::{Attachment, Cancel, CniResult, Deadline, Error, Network, Result};
+use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 use support::{Node, PATIENCE, eventually, network, prints_result, processes_with, soon};
 
@@ -143,6 +144,34 @@ fn a_plugin_that_hangs_on_del_leaves_time_for_the_others() {
     let error = node.run(|| node.runtime.del(&network, &pod, &deadline)).unwrap_err();
     assert!(matches!(&error, Error::TimedOut { plugin, .. } if plugin == "second"), "{error}");
     assert_eq!(node.calls(), ["second DEL", "first DEL"]);
+    node.assert_clean();
+}
+
+/// As of a host-local that hangs, or was stopped, between making a lease and filling it.
+#[test]
+fn a_del_does_not_wait_for_leases_that_stay_locked() {
+    let node = Node::new();
+    node.script("odd", "exit 0");
+    let ipam = json!({"type": "host-local", "dataDir": node.path("leases")});
+    let network = network("1.0.0", &[json!({"type": "odd", "ipam": ipam})]);
+    std::fs::create_dir_all(node.path("leases/net")).unwrap();
+    std::fs::write(node.path("leases/net/10.0.0.3"), "").unwrap();
+    let held = std::fs::File::create(node.path("leases/net/lock")).unwrap();
+    flock(&held, FlockOperation::LockExclusive).unwrap();
+    let del = |limit| {
+        let (runtime, network) = (node.runtime.clone(), network.clone());
+        let pod = Attachment::for_pod("pod1", "n", "p", "u");
+        let deleting =
+            std::thread::spawn(move || runtime.del(&network, &pod, &Deadline::after(limit)));
+        eventually("the delete ends", || deleting.is_finished());
+        deleting.join().unwrap()
+    };
+    let error = del(Duration::from_secs(1)).unwrap_err();
+    let is_told = matches!(&error, Error::TimedOut { plugin, .. } if plugin == "host-local");
+    assert!(is_told || error.plugin() == Some("odd"), "{error}");
+    assert_eq!(node.leases(), ["10.0.0.3"], "it may be being filled");
+    drop(held);
+    del(PATIENCE).unwrap();
     node.assert_clean();
 }
 

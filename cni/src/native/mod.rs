@@ -39,6 +39,7 @@ mod sysctl;
 mod tuning;
 mod turn;
 
+pub(crate) use host_local::Lock as LeaseLock;
 pub(crate) use rules::{elsewhere, engines, find_out};
 
 /// The versions of the specification that results can be written in here.

@@ -20,8 +20,11 @@ use crate::error::{Error, Result};
 use crate::lease::DEFAULT_DIR;
 use crate::result::{Ip, IpNet, Route};
 
+mod lock;
 mod range;
 mod store;
+
+pub(crate) use lock::Lock;
 
 /// No resolver configuration is larger.
 const MAX_RESOLV_CONF: u64 = 64 << 10;

@@ -1,37 +1,25 @@
 //! The leases on disk, as host-local keeps them: a file for each address, with the owner in it, and one for each
-//! range set that says which was given away last. All of it under an exclusive lock on the file `lock`.
+//! range set that says which was given away last. All of it under a [`Lock`].
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-
+use super::lock::{self, Lock};
 use crate::error::{Error, Result};
 use crate::native::Job;
-use crate::native::turn::{Turn, Turns};
 
-const LOCK: &str = "lock";
 const LAST: &str = "last_reserved_ip.";
 /// No lease is longer: an id and a name.
 const MAX_LEASE: u64 = 4096;
-/// How soon who waits for the lock looks again whether another process has let go of it.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
-
-/// Directories that our own threads change. The lock is for other processes.
-static DIRECTORIES: Turns<PathBuf> = Turns::new();
 
 /// The leases of a network, locked.
 #[derive(Debug)]
 pub(crate) struct Store {
     dir: PathBuf,
-    /// Unlocked when it is closed.
-    _lock: File,
-    _turn: Turn<PathBuf>,
+    _lock: Lock,
 }
 
 /// A lease: its file's name and the owner that it names.
@@ -61,22 +49,8 @@ impl Store {
     pub(crate) fn open(dir: &Path, job: &Job<'_>) -> Result<Self> {
         let failed = |e| Error::io("open", dir, e);
         DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed)?;
-        let turn = DIRECTORIES.wait(dir.to_owned(), job.deadline).map_err(|over| job.over(over))?;
-        let path = dir.join(LOCK);
-        let mut options = OpenOptions::new();
-        let options = options.read(true).custom_flags(libc::O_CREAT).mode(0o750);
-        let lock = options.open(&path).map_err(|e| Error::io("open", &path, e))?;
-        loop {
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK | Errno::INTR) => {
-                    job.check()?;
-                    std::thread::sleep(LOOK_AGAIN);
-                }
-                Err(e) => return Err(Error::io("lock", &path, e)),
-            }
-        }
-        Ok(Self { dir: dir.to_owned(), _lock: lock, _turn: turn })
+        let lock = Lock::take(dir, job.deadline, |over| job.over(over))?;
+        Ok(Self { dir: dir.to_owned(), _lock: lock })
     }
 
     /// All leases.
@@ -84,7 +58,7 @@ impl Store {
         let entries = fs::read_dir(&self.dir).map_err(|e| Error::io("list", &self.dir, e))?;
         let lease = |entry: fs::DirEntry| {
             let name = entry.file_name().into_string().ok()?;
-            if name == LOCK || name.starts_with(LAST) || !entry.file_type().ok()?.is_file() {
+            if name == lock::NAME || name.starts_with(LAST) || !entry.file_type().ok()?.is_file() {
                 return None;
             }
             let owner = read(&entry.path()).unwrap_or_default();
