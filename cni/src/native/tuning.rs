@@ -19,7 +19,8 @@ use crate::netlink::{Message, Socket};
 use crate::netns;
 use crate::result::CniResult;
 
-/// Everything that is understood.
+/// Everything that is understood. Not so `args`: here an address in there is stronger than the capability's, and an
+/// empty one takes that away, unlike with who makes interfaces ([`keys::wishes`]).
 const KEYS: [&str; 6] = ["allmulti", "dataDir", "mac", "mtu", "promisc", "sysctl"];
 /// Where newer executables look up which parameters are allowed, as regular expressions: theirs to understand.
 const ALLOW_LIST: &str = "/etc/cni/tuning/allowlist.conf";
@@ -71,8 +72,7 @@ pub(crate) fn parse(fields: &Fields, attachment: &Attachment) -> Option<Conf> {
     }
     let wishes = keys::wishes(fields, attachment)?;
     let written: BTreeMap<String, String> = keys::get(fields, "sysctl")?.unwrap_or_default();
-    let ifname = &attachment.ifname;
-    let named = |(key, value): (String, String)| Some((parameter(&key, ifname)?, value));
+    let sysctls = parameters(&written, &attachment.ifname)?;
     let data_dir: String = keys::get(fields, "dataDir")?.unwrap_or_default();
     let own: String = keys::get(fields, "mac")?.unwrap_or_default();
     let mac = wishes.mac.or(Some(own)).filter(|mac| !mac.is_empty());
@@ -82,13 +82,24 @@ pub(crate) fn parse(fields: &Fields, attachment: &Attachment) -> Option<Conf> {
     let default = data_dir.is_empty();
     let data_dir = if default { DEFAULT_DIR.into() } else { PathBuf::from(data_dir) };
     Some(Conf {
-        sysctls: written.into_iter().map(named).collect::<Option<_>>()?,
+        sysctls,
         data_dir: Some(data_dir).filter(|dir| dir.is_absolute())?,
         mac,
         promiscuous: keys::flag(fields, "promisc")?,
         mtu: keys::mtu(fields)?,
         all_multicast: keys::get(fields, "allmulti")?,
     })
+}
+
+/// What is written where. A parameter that is spelled in two ways gets either value from the executable: whichever it
+/// comes to last, in no order.
+fn parameters(
+    written: &BTreeMap<String, String>,
+    ifname: &str,
+) -> Option<BTreeMap<String, String>> {
+    let named = |(key, value): (&String, &String)| Some((parameter(key, ifname)?, value.clone()));
+    let named: BTreeMap<_, _> = written.iter().map(named).collect::<Option<_>>()?;
+    (named.len() == written.len()).then_some(named)
 }
 
 /// The parameter's name with slashes, if it is one of the network's and looks like one.
@@ -239,6 +250,42 @@ mod tests {
             assert_eq!(named(key), None, "{key}");
         }
         assert_eq!(parameter("net.ipv4.conf.IFNAME.x", "eth0.1"), None);
+    }
+
+    fn conf(json: &str, args: &[(&str, &str)]) -> Option<Conf> {
+        let args = args.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let pod =
+            Attachment { ifname: "eth0".into(), args: args.collect(), ..Attachment::default() };
+        parse(&serde_json::from_str(json).unwrap(), &pod)
+    }
+
+    #[test]
+    fn a_parameter_that_is_spelled_twice_is_the_executables() {
+        let sysctls = |json: &str| Some(conf(json, &[])?.sysctls.len());
+        let two = r#"{"sysctl": {"net.core.somaxconn": "1", "net/ipv4/ip_forward": "1"}}"#;
+        assert_eq!(sysctls(two), Some(2));
+        for twice in [
+            r#"{"sysctl": {"net.core.somaxconn": "1", "net/core/somaxconn": "2"}}"#,
+            r#"{"sysctl": {"net.core/somaxconn": "1", "net/core.somaxconn": "2"}}"#,
+            r#"{"sysctl": {"net.ipv4.conf.IFNAME.x": "1", "net.ipv4.conf.eth0.x": "2"}}"#,
+        ] {
+            assert_eq!(sysctls(twice), None, "{twice}");
+        }
+    }
+
+    #[test]
+    fn the_stronger_address_is_the_executables_one() {
+        let (own, arg, given) = ("02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03");
+        let both = format!(r#"{{"mac": "{own}", "runtimeConfig": {{"mac": "{given}"}}}}"#);
+        let one = format!(r#"{{"mac": "{own}", "runtimeConfig": {{"mac": ""}}}}"#);
+        let mac = |json: &str, args: &[(&str, &str)]| conf(json, args).unwrap().mac;
+        assert_eq!(mac(&both, &[("MAC", arg)]).as_deref(), Some(given));
+        assert_eq!(mac(&one, &[("MAC", arg)]).as_deref(), Some(arg));
+        assert_eq!(mac(&one, &[("MAC", arg), ("MAC", "")]).as_deref(), Some(own));
+        for args in [r#"{"cni": {"mac": ""}}"#, r#"{"cni": {"mac": "02:00:00:00:00:04"}}"#, "{}"] {
+            let json = format!(r#"{{"runtimeConfig": {{"mac": "{given}"}}, "args": {args}}}"#);
+            assert!(conf(&json, &[]).is_none(), "{json}");
+        }
     }
 
     #[test]
