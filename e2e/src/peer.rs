@@ -87,11 +87,13 @@ fn spawn(world: &World, peers: &Path, dir: &Path, processor: &Processor) -> Chil
 fn configuration(world: &World, dir: &Path) -> String {
     let at = |below: &str| dir.join(below).display().to_string();
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
-    // The opt plugin would make a directory on the host, the others have no file system here.
+    // The opt plugin would make a directory on the host, the others have no file system here. It logs as much as the
+    // daemon beside it.
     format!(
         "version = 2\nroot = \"{}\"\nstate = \"{}\"\n\
          disabled_plugins = [\"io.containerd.internal.v1.opt\", \"io.containerd.snapshotter.v1.btrfs\", \
          \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.snapshotter.v1.zfs\"]\n\
+         [debug]\nlevel = \"warn\"\n\
          [grpc]\naddress = \"{}\"\n[ttrpc]\naddress = \"{}\"\n\
          [{cri}]\nsandbox_image = \"{BUSYBOX}\"\nrestrict_oom_score_adj = true\n\
          [{cri}.cni]\nconf_dir = \"{}\"\nbin_dir = \"{}\"\n\
