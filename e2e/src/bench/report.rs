@@ -40,13 +40,26 @@ pub enum Unit {
     SecondsPerGigabyte,
 }
 
-/// One contestant's; the median where there are several samples.
+/// One contestant's; the median where there are several samples. A 99th percentile of fewer than a hundred is the longest.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     pub value: f64,
     pub p90: Option<f64>,
     pub p99: Option<f64>,
     pub target: Option<Target>,
+    /// Which of them the target is of.
+    #[serde(default)]
+    pub judged: Judged,
+}
+
+/// A percentile. Shares are of medians.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judged {
+    #[default]
+    P50,
+    P90,
+    P99,
 }
 
 /// What design section 6 wants.
@@ -77,18 +90,45 @@ impl Unit {
 
 impl Figure {
     pub fn of(value: f64) -> Self {
-        Self { value, p90: None, p99: None, target: None }
+        Self { value, p90: None, p99: None, target: None, judged: Judged::P50 }
     }
 
     /// Milliseconds.
     pub fn sampled(samples: &Samples) -> Self {
         let [p50, p90, p99] = [50, 90, 99].map(|percent| samples.percentile(percent));
-        Self { value: p50, p90: Some(p90), p99: Some(p99), target: None }
+        Self { p90: Some(p90), p99: Some(p99), ..Self::of(p50) }
     }
 
     #[must_use]
     pub fn target(self, target: Option<Target>) -> Self {
         Self { target, ..self }
+    }
+
+    /// The target is of another percentile than the median.
+    #[must_use]
+    pub fn by(self, judged: Judged) -> Self {
+        Self { judged, ..self }
+    }
+
+    /// What is held against a target that is a number.
+    fn judged(&self) -> f64 {
+        let other = match self.judged {
+            Judged::P50 => None,
+            Judged::P90 => self.p90,
+            Judged::P99 => self.p99,
+        };
+        other.unwrap_or(self.value)
+    }
+
+    /// The target in words, with the percentile where there are several.
+    pub fn wanted(&self, unit: Unit) -> Option<String> {
+        let text = self.target?.text(unit);
+        let percentile = match self.judged {
+            Judged::P50 => "p50",
+            Judged::P90 => "p90",
+            Judged::P99 => "p99",
+        };
+        Some(if self.p90.is_some() { format!("{percentile} {text}") } else { text })
     }
 }
 
@@ -120,14 +160,14 @@ impl Row {
         let figure = self.figures.get(at).copied().flatten()?;
         Some(match figure.target? {
             Target::Share(most) => self.share(at, peer?)? <= most,
-            Target::AtMost(most) => figure.value <= most,
-            Target::AtLeast(least) => figure.value >= least,
+            Target::AtMost(most) => figure.judged() <= most,
+            Target::AtLeast(least) => figure.judged() >= least,
         })
     }
 }
 
 impl Target {
-    pub fn text(self, unit: Unit) -> String {
+    fn text(self, unit: Unit) -> String {
         match self {
             Self::Share(most) => format!("≤ {most} ×"),
             Self::AtMost(most) => format!("≤ {most} {}", unit.name()),

@@ -60,7 +60,7 @@ fn line(report: &Report, row: &Row) -> Vec<String> {
     }
     cells.push(row.floor.map_or(String::new(), number));
     cells.push(joined(&mut |at| {
-        let target = row.figures[at]?.target?.text(row.unit);
+        let target = row.figures[at]?.wanted(row.unit)?;
         Some(match row.meets(at, report.peer) {
             Some(true) => format!("{target} ok"),
             Some(false) => format!("{target} **miss**"),
@@ -90,6 +90,7 @@ pub(super) fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::plot::tests::report;
+    use super::super::report::{Judged, Target};
     use super::*;
 
     #[test]
@@ -98,7 +99,7 @@ mod tests {
 | p50 / p90 / p99 |      | podwright          | containerd      | ratio  | floor | target            |
 | --------------- | ---- | ------------------ | --------------- | ------ | ----- | ----------------- |
 | **pods**        |      |                    |                 |        |       |                   |
-| up              | ms   | 50.0 / 60.0 / 70.5 | 200 / 240 / 300 | 0.250  | 20.0  | ≤ 0.5 × ok        |
+| up              | ms   | 50.0 / 60.0 / 70.5 | 200 / 240 / 300 | 0.250  | 20.0  | p50 ≤ 0.5 × ok    |
 | **streams**     |      |                    |                 |        |       |                   |
 | log & <lines>   | MB/s | 240                | 24.0            | 0.100  |       | ≥ 250 MB/s **miss** |
 | metrics         | ms   | 2.00               | –               |        |       | ≤ 20 ms ok        |
@@ -106,6 +107,24 @@ mod tests {
         let strip = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let rulers = |text: String| strip(&text.replace('-', ""));
         assert_eq!(rulers(of(&report())), rulers(expected.into()));
+    }
+
+    #[test]
+    fn what_is_judged_is_said() {
+        let of_judged = |judged| {
+            let mut report = report();
+            let figure = report.rows[0].figures[0].as_mut().expect("the first");
+            (figure.target, figure.judged) = (Some(Target::AtMost(60.0)), judged);
+            of(&report)
+        };
+        for (judged, said) in [
+            (Judged::P50, "p50 ≤ 60 ms ok"),
+            (Judged::P90, "p90 ≤ 60 ms ok"),
+            (Judged::P99, "p99 ≤ 60 ms **miss**"),
+        ] {
+            let table = of_judged(judged);
+            assert!(table.contains(said), "{said}: {table}");
+        }
     }
 
     #[test]
