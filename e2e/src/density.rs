@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tonic::Status;
 
+use crate::bench::report::{Figure, Judged, Row, Target, Unit};
 use crate::cri::*;
 use crate::image::catalogue::BUSYBOX;
 use crate::measure::{Samples, memory, threads};
 use crate::peer::Containerd;
-use crate::pod::container;
+use crate::pod::{Pod, container};
 use crate::world::{Options, World, processes};
 
 /// What to measure.
@@ -28,6 +29,21 @@ pub struct Settings {
     /// Where `e2e/peers` has unpacked containerd; `None`: podwrightd alone.
     pub peers: Option<PathBuf>,
 }
+
+/// A node that is fuller than most: real pods, and real containers in each.
+pub const LISTED_PODS: usize = 500;
+pub const LISTED_CONTAINERS: usize = 3;
+/// What design section 6 wants of its lists.
+const LISTED: Target = Target::AtMost(5.0);
+const LISTS: [&str; 5] = [
+    "ListPodSandbox",
+    "ListContainers",
+    "ListContainers of a label",
+    "ListContainers of a pod",
+    "StreamContainers",
+];
+/// Pods that are started, and ended, at once.
+const HANDFUL: usize = 4;
 
 /// What was measured of one daemon.
 struct Figures {
@@ -51,10 +67,9 @@ pub fn run(settings: &Settings) -> Value {
     let all = [Some(ours(settings)), settings.peers.as_deref().map(|at| theirs(settings, at))];
     let all: Vec<Figures> = all.into_iter().flatten().collect();
     print(settings, &all);
-    json!({
-        "pods": settings.pods, "containers": settings.pods * settings.containers,
-        "who": all.iter().map(Figures::json).collect::<Vec<_>>(),
-    })
+    let containers = settings.pods * settings.containers;
+    let who: Vec<Value> = all.iter().map(|figures| figures.json(containers)).collect();
+    json!({ "pods": settings.pods, "containers": containers, "who": who })
 }
 
 fn ours(settings: &Settings) -> Figures {
@@ -81,19 +96,65 @@ fn measure(
 ) -> Figures {
     println!("{name}: {} pods with {} containers each", settings.pods, settings.containers);
     world.pull(BUSYBOX);
-    let pods: Vec<_> = (0..settings.pods).map(|n| world.pod(&format!("pod-{n}"))).collect();
-    let mut ids = Vec::new();
-    for pod in &pods {
-        let names = (0..settings.containers).map(|n| format!("c{n}"));
-        ids.extend(names.map(|name| pod.run(container(&name, BUSYBOX, &[]))));
-    }
+    let pods = fill(world, settings.pods, settings.containers);
     let (daemon, shims) = daemon_and_shims(world, (daemon, shim));
     let idle = (!settings.quiet.is_zero()).then(|| idle(&daemon, &shims, settings.quiet));
     let pss = (pss(&daemon), shims.iter().map(|dir| pss(dir)).sum());
-    let calls = calls(world, &daemon, (&pods[0].id, &ids[0]), settings.calls);
+    let (pod, id) = &pods[0];
+    let calls = calls(world, &daemon, (&pod.id, id), settings.calls);
     let shims = shims.len();
-    pods.into_iter().for_each(crate::pod::Pod::end);
+    empty(pods);
     Figures { name, pss, shims, idle, calls }
+}
+
+/// The lists of a full node, of one daemon alone: nobody else holds as much on this machine.
+pub(crate) fn lists(world: &World, pods: usize, containers: usize, count: usize) -> Vec<Row> {
+    let filled = fill(world, pods, containers);
+    let (pod, id) = &filled[0];
+    let group = format!("{pods} real pods with {containers} containers each");
+    let row = |(what, call): Call<'_>| {
+        call().expect("the daemon lists");
+        let mut samples = Samples::default();
+        (0..count).for_each(|_| samples.time(&call).expect("the daemon lists"));
+        judged(&group, what, &samples, pods * containers)
+    };
+    let lists = kinds(world, (&pod.id, id)).into_iter().filter(|(what, _)| LISTS.contains(what));
+    let rows = lists.map(row).collect();
+    empty(filled);
+    rows
+}
+
+/// A call of a node with so many containers. What is wanted of the longest lists is not said of shorter ones.
+fn judged(group: &str, what: &str, samples: &Samples, containers: usize) -> Row {
+    let full = containers >= LISTED_PODS * LISTED_CONTAINERS;
+    let target = Some(LISTED).filter(|_| full && LISTS.contains(&what));
+    let figure = Figure::sampled(samples).by(Judged::P99).target(target);
+    Row::new(group, what, Unit::Milliseconds, vec![Some(figure)])
+}
+
+/// Pods with so many containers each, and the id of each pod's first.
+fn fill(world: &World, pods: usize, containers: usize) -> Vec<(Pod<'_>, String)> {
+    let one = |number: usize| {
+        let pod = world.pod(&format!("pod-{number}"));
+        let names = (0..containers).map(|number| format!("c{number}"));
+        let ids: Vec<_> = names.map(|name| pod.run(container(&name, BUSYBOX, &[]))).collect();
+        (pod, ids.into_iter().next().unwrap_or_default())
+    };
+    let every = |first: usize| (first..pods).step_by(HANDFUL).map(one).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..HANDFUL).map(|first| scope.spawn(move || every(first))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("pods start")).collect()
+    })
+}
+
+fn empty(mut pods: Vec<(Pod<'_>, String)>) {
+    let share = pods.len().div_ceil(HANDFUL);
+    std::thread::scope(|scope| {
+        while !pods.is_empty() {
+            let some = pods.split_off(pods.len().saturating_sub(share));
+            scope.spawn(|| some.into_iter().for_each(|(pod, _)| pod.end()));
+        }
+    });
 }
 
 /// The directories in /proc of a world's daemon and of its shims, by the beginnings of their names.
@@ -208,6 +269,13 @@ pub(crate) fn kinds<'a>(world: &'a World, (pod, id): (&'a str, &'a str)) -> Vec<
     ]
 }
 
+/// What design wants of a call of a node with so many containers, and whether it is met.
+fn verdict(what: &str, samples: &Samples, containers: usize) -> Option<String> {
+    let row = judged("", what, samples, containers);
+    let text = row.figures[0]?.wanted(row.unit)?;
+    Some(format!("{text} {}", if row.meets(0, None)? { "ok" } else { "**miss**" }))
+}
+
 fn comm_of(process: &Path) -> String {
     std::fs::read_to_string(process.join("comm")).unwrap_or_default()
 }
@@ -226,12 +294,13 @@ fn since(before: &HashMap<PathBuf, Duration>, process: &Path) -> Duration {
 }
 
 impl Figures {
-    fn json(&self) -> Value {
+    fn json(&self, containers: usize) -> Value {
         let calls = self.calls.iter().map(|call| match &call.took {
             Ok((samples, cpu)) => {
                 let mut value = samples.json();
                 value["what"] = json!(call.what);
                 value["cpu_ms"] = json!(cpu.as_secs_f64() * 1e3);
+                value["target"] = json!(verdict(call.what, samples, containers));
                 value
             }
             Err(status) => json!({ "what": call.what, "failed": status.message() }),
@@ -248,7 +317,7 @@ impl Figures {
 
 fn print(settings: &Settings, all: &[Figures]) {
     let (pods, containers) = (settings.pods, settings.pods * settings.containers);
-    println!("\n{pods} pods, {containers} containers");
+    println!("\n{pods} pods, {containers} containers, real ones");
     for of in all {
         let mb = |kib: u64| kib as f64 / 1024.0;
         println!(
@@ -272,12 +341,13 @@ fn print(settings: &Settings, all: &[Figures]) {
         for of in all {
             match &of.calls[at].took {
                 Ok((samples, cpu)) => println!(
-                    "{what:<27} {:<12} {:>9.2} {:>9.2} {:>9.2} {:>9.2}",
+                    "{what:<27} {:<12} {:>9.2} {:>9.2} {:>9.2} {:>9.2}  {}",
                     of.name,
                     samples.percentile(50),
                     samples.percentile(90),
                     samples.percentile(99),
-                    cpu.as_secs_f64() * 1e3
+                    cpu.as_secs_f64() * 1e3,
+                    verdict(call.what, samples, containers).unwrap_or_default()
                 ),
                 Err(status) => println!("{what:<27} {:<12} cannot: {}", of.name, status.message()),
             }

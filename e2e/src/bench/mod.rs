@@ -20,12 +20,15 @@ pub mod table;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::density;
 use contestant::Contestant;
 use node::Extent;
 use report::{Figure, Report, Row, Unit};
 
 /// The same for all.
 const RUNTIME: &str = "crun";
+/// So many that one in a hundred is more than one.
+const LISTED_CALLS: usize = 300;
 
 /// How much is measured.
 #[derive(Debug, Clone)]
@@ -40,6 +43,8 @@ pub struct Settings {
     pub commands: usize,
     /// Of each kind of list.
     pub calls: usize,
+    /// Pods of the node with long lists, which is podwrightd's alone; 0: there is none.
+    pub listed: usize,
     /// Of the daemon.
     pub kills: usize,
     pub pulls: usize,
@@ -53,7 +58,8 @@ pub struct Settings {
 }
 
 /// What there is to measure, in this order.
-pub const PARTS: [&str; 7] = ["pods", "bursts", "commands", "logs", "streams", "node", "pull"];
+pub const PARTS: [&str; 8] =
+    ["pods", "bursts", "commands", "logs", "streams", "node", "lists", "pull"];
 
 impl Settings {
     /// Design section 6.
@@ -65,6 +71,7 @@ impl Settings {
             bursts: 4,
             commands: 60,
             calls: 40,
+            listed: density::LISTED_PODS,
             kills: 15,
             pulls: 3,
             bytes: 256 << 20,
@@ -83,6 +90,7 @@ impl Settings {
             bursts: 1,
             commands: 15,
             calls: 10,
+            listed: 50,
             kills: 5,
             pulls: 1,
             bytes: 64 << 20,
@@ -137,11 +145,27 @@ fn measure(part: &str, all: &mut [Contestant], settings: &Settings, floors: &Flo
             let Settings { pods, quiet, calls, kills, .. } = *settings;
             node::measure(all, Extent { pods, quiet, calls, kills })
         }
+        "lists" => long_lists(all, settings.listed),
         _ => match &settings.peers {
             Some(peers) => pulls::measure(all, settings.pulls, peers),
             None => Vec::new(),
         },
     }
+}
+
+/// Of the first alone: containerd would take half an hour to get there.
+fn long_lists(all: &[Contestant], pods: usize) -> Vec<Row> {
+    if pods == 0 {
+        return Vec::new();
+    }
+    let containers = density::LISTED_CONTAINERS;
+    println!("{pods} pods with {containers} containers each, of {} alone", all[0].label);
+    let rows = density::lists(&all[0].world, pods, containers, LISTED_CALLS);
+    let alone = |mut row: Row| {
+        row.figures.resize(all.len(), None);
+        row
+    };
+    rows.into_iter().map(alone).collect()
 }
 
 /// What is measured alone, before anybody competes.

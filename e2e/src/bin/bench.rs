@@ -25,9 +25,8 @@ const PROBED: usize = 100;
 const PROBERS: usize = 4;
 const PROBE_ROUNDS: usize = 10;
 const PERIOD: Duration = Duration::from_secs(1);
-/// Pods of a node on which nothing happens, and of one with long lists; how often each call is timed.
+/// Pods of a node on which nothing happens; how often each call is timed.
 const IDLE_PODS: usize = 100;
-const LISTED_PODS: usize = 500;
 const CALLS: usize = 100;
 /// Bytes through each way into a pod.
 const THROUGHPUT: usize = 1 << 30;
@@ -124,8 +123,9 @@ fn idle(arguments: &[String]) -> density::Settings {
 
 /// A node with so many pods that its lists are long. containerd would take half an hour to get there.
 fn list(arguments: &[String]) -> density::Settings {
-    let pods = number(arguments, 0, LISTED_PODS);
-    density::Settings { pods, containers: 3, quiet: Duration::ZERO, calls: CALLS, peers: None }
+    let pods = number(arguments, 0, density::LISTED_PODS);
+    let containers = density::LISTED_CONTAINERS;
+    density::Settings { pods, containers, quiet: Duration::ZERO, calls: CALLS, peers: None }
 }
 
 fn full(file: &str, settings: &density::Settings) {

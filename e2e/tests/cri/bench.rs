@@ -13,6 +13,7 @@ fn a_comparison_of_one_measures_everything() {
         bursts: 1,
         commands: 2,
         calls: 2,
+        listed: 2,
         kills: 1,
         pulls: 0,
         bytes: 4 << 20,
@@ -32,7 +33,13 @@ fn a_comparison_of_one_measures_everything() {
         .collect();
     assert!(empty.is_empty(), "nothing was measured of {empty:?}");
     let table = table::of(&report);
-    for what in ["up: Run, Create and Start", "kill -9 until", "lines of 64 bytes", "exec, there"] {
+    for what in [
+        "up: Run, Create and Start",
+        "kill -9 until",
+        "2 real pods",
+        "lines of 64 bytes",
+        "exec, there",
+    ] {
         assert!(table.contains(what), "{what}: {table}");
     }
     assert_eq!(plot::svg(&report), None, "nobody to compare with");
