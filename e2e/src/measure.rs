@@ -60,7 +60,7 @@ impl Samples {
         self.0.push(duration);
     }
 
-    /// In milliseconds; 0 where nothing was timed.
+    /// In milliseconds; 0 where nothing was timed. The least is that of 0.
     pub fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();

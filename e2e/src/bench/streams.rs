@@ -20,9 +20,17 @@ pub(super) fn measure(all: &[Contestant], rounds: usize, bytes: usize) -> Vec<Ro
         Row::new("streams", what, Unit::MegabytesPerSecond, figures.collect())
     };
     // Who is measured makes no difference to these.
-    let floor = |of: fn(&Rates) -> f64| median(rates.iter().flatten().map(of));
+    let alone = |of: fn(&Rates) -> f64| median(rates.iter().flatten().map(of));
+    let (direct, proxy) = (alone(|of| of.direct), alone(|of| of.proxy));
     vec![
         row("exec, there and back", |of| of.exec),
-        row("port-forward, there and back", |of| of.forward).floor(floor(|of| of.proxy)),
+        row("port-forward, there and back", |of| of.forward).floor(direct),
+        Row::alone(
+            "streams",
+            "a plain proxy, there and back",
+            Unit::MegabytesPerSecond,
+            all.len(),
+            proxy,
+        ),
     ]
 }

@@ -3,11 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio, exit};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use e2e::bench::veth::Netlink;
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -21,16 +24,19 @@ fn main() -> ExitCode {
             e2e::disk::serve(mountpoint.as_ref(), base.as_ref(), log.as_ref()).map_err(Into::into)
         }
         ["layers", dir] => e2e::disk::tell_layers(Path::new(dir)),
-        ["runtime", runtime, bundle, rounds] => time_runtime(runtime, bundle, rounds, "0"),
-        ["runtime", runtime, bundle, rounds, pause] => time_runtime(runtime, bundle, rounds, pause),
-        ["exec", runtime, bundle, rounds] => time_exec(runtime, bundle, rounds, "0"),
-        ["exec", runtime, bundle, rounds, pause] => time_exec(runtime, bundle, rounds, pause),
+        ["runtime", how, runtime, bundle, rounds, pause] => {
+            Runtime::new(how, runtime, bundle, pause).and_then(|it| it.time_start(rounds))
+        }
+        ["exec", how, runtime, bundle, rounds, pause] => {
+            Runtime::new(how, runtime, bundle, pause).and_then(|it| it.time_exec(rounds))
+        }
         ["plugins", dir, conflist, rounds] => time_plugins(Path::new(dir), conflist, rounds),
         ["veth", rounds] => time_veth(rounds),
         ["overlay", dir, rounds] => time_overlay(Path::new(dir), rounds),
         _ => {
-            let usage = "init SCRIPT | hang DIR | disk MOUNTPOINT BASE LOG | layers DIR | runtime PROGRAM BUNDLE N [PAUSE] | \
-                         exec PROGRAM BUNDLE N [PAUSE] | plugins DIR CONFLIST N | veth N | overlay DIR N";
+            let usage = "init SCRIPT | hang DIR | disk MOUNTPOINT BASE LOG | layers DIR | \
+                         runtime plain|eased PROGRAM BUNDLE N PAUSE | exec plain|eased PROGRAM BUNDLE N PAUSE | \
+                         plugins DIR CONFLIST N | veth N | overlay DIR N";
             Err(anyhow::anyhow!(usage))
         }
     };
@@ -79,47 +85,107 @@ fn ledger() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the microseconds of each create and start, so many milliseconds apart, and at last the processor's of all.
-fn time_runtime(runtime: &str, bundle: &str, rounds: &str, pause: &str) -> anyhow::Result<()> {
-    let pause = Duration::from_millis(pause.parse()?);
-    let root = format!("{bundle}/runtime");
-    for round in 0..rounds.parse()? {
-        let id = format!("round-{round}");
-        let call = |verb: &str, rest: &[&str]| {
-            let mut command = Command::new(runtime);
-            command.args(["--root", &root, verb]).args(rest).arg(&id);
-            run(command.stdin(Stdio::null()).stdout(Stdio::null()))
-        };
-        std::thread::sleep(pause);
-        let start = Instant::now();
-        call("create", &["--bundle", bundle])?;
-        call("start", &[])?;
-        println!("up {}", start.elapsed().as_micros());
-        call("delete", &["--force"])?;
-    }
-    tell_processor()
+/// An OCI runtime on a prepared bundle, its calls so many milliseconds apart.
+struct Runtime {
+    program: PathBuf,
+    root: String,
+    bundle: String,
+    pause: Duration,
+    /// Spared what can be done for it: executed from a read-only mount it need not guard its file, and the wait for
+    /// the kernel that comes after a pause begins with the call, not once it gets there.
+    eased: bool,
 }
 
-/// Prints the microseconds of each exec in one container, so apart, and at last the processor's of all.
-fn time_exec(runtime: &str, bundle: &str, rounds: &str, pause: &str) -> anyhow::Result<()> {
-    let pause = Duration::from_millis(pause.parse()?);
-    let root = format!("{bundle}/runtime");
-    let call = |arguments: &[&str]| {
-        let mut command = Command::new(runtime);
-        command.args(["--root", &root]).args(arguments);
-        run(command.stdin(Stdio::null()).stdout(Stdio::null()))
-    };
-    call(&["create", "--bundle", bundle, "exec"])?;
-    call(&["start", "exec"])?;
-    let before = processor()?;
-    for _ in 0..rounds.parse()? {
-        std::thread::sleep(pause);
-        let start = Instant::now();
-        call(&["exec", "exec", "/bin/busybox", "true"])?;
-        println!("exec {}", start.elapsed().as_micros());
+impl Runtime {
+    fn new(how: &str, program: &str, bundle: &str, pause: &str) -> anyhow::Result<Self> {
+        let eased = match how {
+            "plain" => false,
+            "eased" => true,
+            _ => bail!("{how}: neither plain nor eased"),
+        };
+        let program = if eased { read_only(program, bundle)? } else { program.into() };
+        let pause = Duration::from_millis(pause.parse()?);
+        Ok(Self { program, root: format!("{bundle}/runtime"), bundle: bundle.into(), pause, eased })
     }
-    println!("cpu {}", processor()? - before);
-    call(&["delete", "--force", "exec"])
+
+    fn call(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.program);
+        command.args(["--root", &self.root]).args(arguments);
+        run(command.stdin(Stdio::null()).stdout(Stdio::null()))
+    }
+
+    /// Prints the microseconds of what comes after a pause.
+    fn time(&self, what: &str, calls: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        std::thread::sleep(self.pause);
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            if self.eased && !self.pause.is_zero() {
+                scope.spawn(move_nowhere);
+            }
+            calls()?;
+            println!("{what} {}", start.elapsed().as_micros());
+            Ok(())
+        })
+    }
+
+    /// Of each create and start, and at last the processor's of all.
+    fn time_start(&self, rounds: &str) -> anyhow::Result<()> {
+        for round in 0..rounds.parse()? {
+            let id = format!("round-{round}");
+            self.time("up", || {
+                self.call(&["create", "--bundle", &self.bundle, &id])?;
+                self.call(&["start", &id])
+            })?;
+            self.call(&["delete", "--force", &id])?;
+        }
+        tell_processor()?;
+        self.end()
+    }
+
+    /// Of each exec in one container, and at last the processor's of all.
+    fn time_exec(&self, rounds: &str) -> anyhow::Result<()> {
+        self.call(&["create", "--bundle", &self.bundle, "exec"])?;
+        self.call(&["start", "exec"])?;
+        let before = processor()?;
+        for _ in 0..rounds.parse()? {
+            self.time("exec", || self.call(&["exec", "exec", "/bin/busybox", "true"]))?;
+        }
+        println!("cpu {}", processor()? - before);
+        self.call(&["delete", "--force", "exec"])?;
+        self.end()
+    }
+
+    fn end(&self) -> anyhow::Result<()> {
+        if self.eased {
+            rustix::mount::unmount(&self.program, rustix::mount::UnmountFlags::DETACH)?;
+        }
+        Ok(())
+    }
+}
+
+/// The program where nobody can write to it.
+fn read_only(program: &str, bundle: &str) -> anyhow::Result<PathBuf> {
+    use rustix::mount::{MountFlags, mount_bind, mount_remount};
+    let name = Path::new(program).file_name().context("a program has a name")?;
+    let path = Path::new(bundle).join(name);
+    std::fs::write(&path, "")?;
+    mount_bind(program, &path)?;
+    mount_remount(&path, MountFlags::BIND | MountFlags::RDONLY, c"")?;
+    Ok(path)
+}
+
+/// Moves this process to the cgroup that it is in, of whichever hierarchy lets it: the kernel then gets ready for the
+/// next move.
+fn move_nowhere() {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let pid = std::process::id().to_string();
+    let _ = own.lines().any(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(hierarchy), Some(path)) = (parts.next(), parts.next()) else { return false };
+        let hierarchy = hierarchy.strip_prefix("name=").unwrap_or(hierarchy);
+        let file = format!("/sys/fs/cgroup/{hierarchy}{path}/cgroup.procs");
+        std::fs::write(file, &pid).is_ok()
+    });
 }
 
 /// Prints the microseconds of each ADD and DEL of the chain on a fresh namespace.
@@ -183,38 +249,31 @@ fn plugin_call(
     Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
 }
 
-/// Prints the microseconds of each network namespace with a link to a bridge, a route and an address.
+/// Prints the microseconds of each network namespace with a link to a bridge, an address and a route. All of them go
+/// in the end: while the kernel takes one down, it keeps others from being made.
 fn time_veth(rounds: &str) -> anyhow::Result<()> {
-    batch(&[], "link add floor0 type bridge\nlink set floor0 up\n")?;
-    for round in 0..rounds.parse()? {
-        let name = format!("round-{round}");
-        let outside = format!(
-            "netns add {name}\nlink add floor-{round} type veth peer name eth0 netns {name}\n\
-             link set floor-{round} master floor0 up\n"
-        );
-        let inside = "link set lo up\naddr add 10.99.0.2/16 dev eth0\nlink set eth0 up\n\
-                      route add default via 10.99.0.1\n";
+    let host = Netlink::open()?;
+    let bridge = host.bridge("floor0")?;
+    let (own, gateway) = ((Ipv4Addr::new(10, 99, 0, 2), 16), Ipv4Addr::new(10, 99, 0, 1));
+    let before = processor_of_own()?;
+    let rounds: u32 = rounds.parse()?;
+    let names: Vec<_> = (0..rounds).map(|round| format!("floor-{round}")).collect();
+    let path = |name: &str| Path::new("/run/netns").join(name);
+    for name in &names {
         let start = Instant::now();
-        batch(&[], &outside)?;
-        batch(&["-n", &name], inside)?;
+        cni::netns::create(&path(name))?;
+        let namespace = std::fs::File::open(path(name))?;
+        host.pair(name, bridge, "eth0", namespace.as_fd())?;
+        let inside = || Netlink::open()?.configure("eth0", own, gateway);
+        cni::netns::run_in(&path(name), inside)??;
         println!("up {}", start.elapsed().as_micros());
-        batch(&[], &format!("link del floor-{round}\nnetns delete {name}\n"))?;
     }
-    batch(&[], "link del floor0\n")?;
-    tell_processor()
-}
-
-/// One `ip` with many commands.
-fn batch(options: &[&str], lines: &str) -> anyhow::Result<()> {
-    let mut command = Command::new("ip");
-    command.args(options).args(["-batch", "-"]).stdin(Stdio::piped());
-    let mut child = command.spawn()?;
-    child.stdin.take().context("stdin is piped")?.write_all(lines.as_bytes())?;
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("ip: {status}: {lines}");
+    println!("cpu {}", processor_of_own()? - before);
+    for name in &names {
+        host.delete(name)?;
+        cni::netns::remove(&path(name))?;
     }
-    Ok(())
+    host.delete("floor0").map_err(Into::into)
 }
 
 /// Prints the microseconds of each mount of an overlay of eight layers.
@@ -257,10 +316,19 @@ fn tell_processor() -> anyhow::Result<()> {
 
 /// Of this process's children, in the microseconds that the kernel's ticks allow.
 fn processor() -> anyhow::Result<u64> {
+    ticks([13, 14])
+}
+
+/// Of this process itself.
+fn processor_of_own() -> anyhow::Result<u64> {
+    ticks([11, 12])
+}
+
+fn ticks(fields: [usize; 2]) -> anyhow::Result<u64> {
     const TICK_MICROS: u64 = 10_000;
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> =
+    let all: Vec<&str> =
         stat.rsplit_once(") ").context("a stat line")?.1.split_whitespace().collect();
-    let ticks: u64 = fields[13].parse::<u64>()? + fields[14].parse::<u64>()?;
-    Ok(ticks * TICK_MICROS)
+    let [user, system] = fields.map(|at| all[at].parse::<u64>());
+    Ok((user? + system?) * TICK_MICROS)
 }
