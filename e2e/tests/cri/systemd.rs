@@ -85,7 +85,8 @@ pub(crate) fn limits(world: &World, id: &str) -> BTreeMap<String, String> {
     limits.map(|name| (name.clone(), std::fs::read_to_string(dir.join(name)).unwrap())).collect()
 }
 
-/// A container with limits of each kind, and one device beside those that all have.
+/// A container with limits of each kind, and one device beside those that all have. It sees the whole host, as an
+/// exporter of the node's metrics does.
 pub(crate) fn limited(name: &str) -> ContainerConfig {
     let mut config = container(name, BUSYBOX, &shell("mknod /tmp/kmsg c 1 11; exec sleep 1000"));
     let some = ["/dev/fuse", "/dev/hwrng"].into_iter().find(|path| Path::new(path).exists());
@@ -93,6 +94,12 @@ pub(crate) fn limited(name: &str) -> ContainerConfig {
         host_path: some.expect("a device").into(),
         container_path: "/dev/only-read".into(),
         permissions: "r".into(),
+    });
+    config.mounts.push(Mount {
+        host_path: "/".into(),
+        container_path: "/host".into(),
+        readonly: true,
+        ..Default::default()
     });
     let resources = config.linux.as_mut().unwrap().resources.as_mut().unwrap();
     *resources = LinuxContainerResources {

@@ -82,7 +82,19 @@ pub(crate) fn processes(cgroups_path: &str) -> Vec<i32> {
     pids
 }
 
-/// Kills everybody in the cgroup and removes it. No error if there is none. Blocks for five seconds at most.
+/// Everybody in the cgroup at `dir` and in those below it.
+fn everybody(dir: &Path, pids: &mut Vec<i32>) {
+    let own = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    pids.extend(own.lines().filter_map(|line| line.parse::<i32>().ok()));
+    children(dir).for_each(|child| everybody(&child, pids));
+}
+
+fn children(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir())
+}
+
+/// Kills everybody in the cgroup and in those below it, and removes them. No error if there is none. Blocks for five seconds at most.
 ///
 /// # Errors
 /// A text that says who would not die.
@@ -100,7 +112,8 @@ pub(crate) fn end(cgroups_path: &str) -> Result<(), String> {
         for dir in &dirs {
             std::fs::write(dir.join("cgroup.kill"), "1").ok();
         }
-        let pids = processes(cgroups_path);
+        let mut pids = Vec::new();
+        dirs.iter().for_each(|dir| everybody(dir, &mut pids));
         for pid in pids.iter().copied().filter_map(Pid::from_raw) {
             kill_process(pid, Signal::KILL).ok();
         }
@@ -126,13 +139,9 @@ pub(crate) fn remove_if_empty(cgroups_path: &str) {
 
 /// Removes the cgroups below `dir`, deepest first, then itself; what is busy stays.
 fn remove_tree(dir: &Path) {
-    if let Ok(entries) = std::fs::read_dir(dir) {
-        for child in
-            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir())
-        {
-            std::fs::write(child.join("cgroup.kill"), "1").ok();
-            remove_tree(&child);
-        }
+    for child in children(dir) {
+        std::fs::write(child.join("cgroup.kill"), "1").ok();
+        remove_tree(&child);
     }
     std::fs::remove_dir(dir).ok();
 }
@@ -140,6 +149,18 @@ fn remove_tree(dir: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everybody_is_found_however_deep() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::write(dir.path().join("cgroup.procs"), "1\n2\n").unwrap();
+        std::fs::write(inner.join("cgroup.procs"), "3\n").unwrap();
+        let mut pids = Vec::new();
+        everybody(dir.path(), &mut pids);
+        assert_eq!(pids, [1, 2, 3]);
+    }
 
     #[test]
     fn paths_of_both_drivers() {

@@ -24,6 +24,8 @@ use crate::reactor::{Exit, Source};
 
 /// How long before the exit a kill of another process of the container still explains it.
 const RECENT: Duration = Duration::from_secs(2);
+/// The exit code of who was killed, and of a shell whose command was.
+const KILLED: u32 = 128 + libc::SIGKILL as u32;
 /// v2's counters.
 const EVENTS: &str = "memory.events";
 
@@ -132,7 +134,9 @@ impl OomWatch {
             return false;
         }
         let unknown = self.last.get() == self.first && count(&self.counter).is_none();
-        if unknown && self.parent.as_ref().is_some_and(Parent::has_another) {
+        // A group counts as many kills as it has processes: who did not end so is not one of them.
+        if unknown && exit.status == KILLED && self.parent.as_ref().is_some_and(Parent::has_another)
+        {
             self.saw(self.first + 1);
         }
         if self.last.get() == self.first {

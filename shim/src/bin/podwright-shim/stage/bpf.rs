@@ -3,7 +3,7 @@
 //! Where BPF's file system is mounted crun pins its device program there and has systemd attach it, which detaches it
 //! at the next `daemon-reload` and leaves the container every device. Where there is none crun names the devices to
 //! systemd, which sees to them for good. So that file system is not shown to the OCI runtime, in its mount namespace
-//! alone; a container that mounts anything of /sys has to have it, and gets what crun does then.
+//! alone; a container that mounts it, or what it is in and may work with it, has to have it, and gets what crun does then.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,7 +14,6 @@ use serde_json::Value;
 use super::mounts::seclude;
 
 const BPF: &str = "/sys/fs/bpf";
-const SYS: &str = "/sys";
 
 /// For a runtime that asks systemd for cgroups. In a mount namespace of the caller's own.
 pub(super) fn hide(line: &[OsString], spec: &Path) {
@@ -32,13 +31,22 @@ pub(super) fn hide(line: &[OsString], spec: &Path) {
     }
 }
 
-/// Whether a container mounts anything of that. What cannot be read is for the runtime to complain of.
+/// Whether a container mounts that, or something that it is in and has a capability to use it. What cannot be read is
+/// for the runtime to complain of.
 fn is_wanted(spec: &Path) -> bool {
     let Ok(text) = std::fs::read(spec) else { return true };
     let Ok(spec) = serde_json::from_slice::<Value>(&text) else { return true };
-    let mounts = spec["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let sources = mounts.iter().filter_map(|mount| mount["source"].as_str()).map(Path::new);
-    sources.into_iter().any(|source| source == Path::new("/") || source.starts_with(SYS))
+    let capabilities = list(&spec["process"]["capabilities"]["bounding"]);
+    let able =
+        capabilities.iter().any(|one| matches!(one.as_str(), Some("CAP_BPF" | "CAP_SYS_ADMIN")));
+    list(&spec["mounts"]).iter().filter_map(|mount| mount["source"].as_str()).any(|source| {
+        let source = Path::new(source);
+        source.starts_with(BPF) || able && Path::new(BPF).starts_with(source)
+    })
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -49,17 +57,27 @@ mod tests {
     fn it_is_wanted_by_who_mounts_of_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let spec = dir.path().join("config.json");
-        for (sources, wanted) in [
-            (&["proc", "sysfs", "/var/lib/x", "/system"][..], false),
-            (&["proc", "/sys/fs/bpf"], true),
-            (&["/sys/fs"], true),
-            (&["/sys"], true),
-            (&["/"], true),
+        for (sources, capability, wanted) in [
+            (
+                &["proc", "sysfs", "/var/lib/x", "/system", "/sys/kernel"][..],
+                "CAP_SYS_ADMIN",
+                false,
+            ),
+            (&["proc", "/sys/fs/bpf"], "CAP_CHOWN", true),
+            (&["/sys/fs/bpf/own"], "CAP_CHOWN", true),
+            (&["/sys/fs"], "CAP_BPF", true),
+            (&["/sys"], "CAP_SYS_ADMIN", true),
+            (&["/"], "CAP_SYS_ADMIN", true),
+            // An exporter of the node's metrics, and /sys of a pod with users of its own on the node's network.
+            (&["/", "/sys"], "CAP_CHOWN", false),
         ] {
             let mounts: Vec<_> =
                 sources.iter().map(|source| serde_json::json!({ "source": source })).collect();
-            std::fs::write(&spec, serde_json::json!({ "mounts": mounts }).to_string())
-                .expect("written");
+            let text = serde_json::json!({
+                "mounts": mounts,
+                "process": {"capabilities": {"bounding": ["CAP_KILL", capability]}},
+            });
+            std::fs::write(&spec, text.to_string()).expect("written");
             assert_eq!(is_wanted(&spec), wanted, "{sources:?}");
         }
         assert!(is_wanted(&dir.path().join("none")));
