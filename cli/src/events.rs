@@ -1,5 +1,6 @@
 //! `podwright events`: what happens to pods and containers, as it happens.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -19,15 +20,25 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitCode> {
     let mut events = daemon.runtime.get_container_events(GetEventsRequest {}).await?.into_inner();
+    let mut names = Names::default();
+    for one in daemon.containers().await? {
+        names.insert(one.id, one.metadata.map(|metadata| metadata.name).unwrap_or_default());
+    }
     while let Some(event) = events.message().await? {
-        let line = if args.json { json::message(&event)?.to_string() } else { line(&event) };
+        let line = match args.json {
+            true => json::message(&event)?.to_string(),
+            false => line(&event, &mut names),
+        };
         std::io::stdout().write_all(format!("{line}\n").as_bytes())?;
         std::io::stdout().flush()?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn line(event: &ContainerEventResponse) -> String {
+/// The containers by their ids: the event of a deletion does not tell the name any more.
+type Names = HashMap<String, String>;
+
+fn line(event: &ContainerEventResponse, names: &mut Names) -> String {
     let pod = event.pod_sandbox_status.clone().unwrap_or_default();
     let metadata = pod.metadata.unwrap_or_default();
     let became = match event.container_event_type() {
@@ -36,12 +47,19 @@ fn line(event: &ContainerEventResponse) -> String {
         ContainerEventType::ContainerStoppedEvent => "stopped",
         ContainerEventType::ContainerDeletedEvent => "deleted",
     };
+    for one in &event.containers_statuses {
+        names.insert(one.id.clone(), name(one).to_owned());
+    }
     let of = event.containers_statuses.iter().find(|one| one.id == event.container_id);
-    let (kind, name) = match of {
-        None if event.container_id == pod.id => ("pod", metadata.name.clone()),
-        None => ("container", metadata.name.clone()),
-        Some(of) => ("container", format!("{}/{}", metadata.name, name(of))),
+    let (kind, name) = if event.container_id == pod.id {
+        ("pod", metadata.name)
+    } else {
+        let known = names.get(&event.container_id).map_or("?", String::as_str);
+        ("container", format!("{}/{known}", metadata.name))
     };
+    if event.container_event_type() == ContainerEventType::ContainerDeletedEvent {
+        names.remove(&event.container_id);
+    }
     let ending = match of {
         Some(of) if event.container_event_type() == ContainerEventType::ContainerStoppedEvent => {
             format!(" ({})", human::ending(of))
@@ -83,10 +101,14 @@ mod tests {
             }),
             containers_statuses: vec![status],
         };
-        let told = line(&event);
+        let names = &mut Names::default();
+        let told = line(&event, names);
         assert!(told.contains(" container c demo/web stopped (exited 3"), "{told}");
-        event.container_id = "p".into();
+        event.containers_statuses.clear();
         event.container_event_type = ContainerEventType::ContainerDeletedEvent.into();
-        assert!(line(&event).ends_with(" pod p demo deleted"), "{}", line(&event));
+        assert!(line(&event, names).ends_with(" container c demo/web deleted"));
+        assert!(line(&event, names).ends_with(" container c demo/? deleted"), "nobody knows");
+        event.container_id = "p".into();
+        assert!(line(&event, names).ends_with(" pod p demo deleted"));
     }
 }

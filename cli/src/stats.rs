@@ -12,6 +12,8 @@ use crate::usage::{self, Usage, cores};
 
 /// What is nice to look at, and long enough for the daemon to tell a rate.
 const PERIOD: Duration = Duration::from_secs(2);
+/// A rate is of a second at least: so long after a first reading there is one.
+const RATE: Duration = Duration::from_millis(1100);
 /// The first line of a terminal, and nothing below it.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
@@ -28,6 +30,13 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitCode> {
     let live = std::io::stdout().is_terminal() && !args.once && !args.json;
+    if !live {
+        // Once is too little for a rate where nobody has asked in the last minutes.
+        let (list, all) = usage::listed(daemon).await?;
+        if usage::of(&list.stats, &all).iter().any(|one| one.nano_cores.is_none()) {
+            tokio::time::sleep(RATE).await;
+        }
+    }
     loop {
         let (list, all) = usage::listed(daemon).await?;
         let text = match args.json {

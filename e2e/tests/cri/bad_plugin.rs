@@ -79,6 +79,30 @@ fn a_plugin_whose_del_fails_for_a_while() {
     world.finish();
 }
 
+/// Whoever only listens hears of what a failed run could not give back, as whoever lists sees it.
+#[test]
+fn a_plugin_that_fails_and_cannot_take_it_back() {
+    let (world, script) = scripted::plugin(5);
+    let mut events = world.client.events();
+    script.order("ADD", "exit 7");
+    script.order("DEL", "exit 7");
+    world.try_pod(sandbox(&world, "stuck")).map(|pod| pod.id).unwrap_err();
+    script.relent("DEL");
+    finish_failed(&world);
+    for expected in [
+        ContainerEventType::ContainerCreatedEvent,
+        ContainerEventType::ContainerStoppedEvent,
+        ContainerEventType::ContainerDeletedEvent,
+    ] {
+        let event = events.next(PROMPT).unwrap().expect("an event");
+        assert_eq!(event.container_event_type(), expected, "{event:?}");
+        let status = event.pod_sandbox_status.expect("the pod's status");
+        assert_eq!(status.state(), PodSandboxState::SandboxNotready);
+    }
+    drop(events);
+    world.finish();
+}
+
 #[test]
 fn a_broken_conflist() {
     let world =

@@ -326,7 +326,7 @@ fn prometheus_scrapes_without_an_error_and_every_panel_has_data() {
     }
     drop(running);
     let complaints = world.read(world.path("prometheus.log"));
-    for word in ["level=error", "out-of-order", "duplicate"] {
+    for word in ["level=error", "level=ERROR", "out-of-order", "duplicate"] {
         assert!(!complaints.contains(word), "{complaints}");
     }
     let linted = lint(&world, &promtool, &scrape(&world));

@@ -4,11 +4,12 @@
 //! waits and cannot fail. There is one reader, which must not wait for anybody either, so that what is queued stays
 //! little; facts that nobody reads are not kept.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::state::State;
+use super::state::{State, Timestamp, now};
 use crate::id::{ContainerId, SandboxId};
 
 /// What became of a sandbox or container.
@@ -45,12 +46,14 @@ impl Became {
 pub(crate) struct Facts {
     sender: mpsc::UnboundedSender<Fact>,
     receiver: Mutex<Option<mpsc::UnboundedReceiver<Fact>>>,
+    /// The last stamp.
+    last: AtomicI64,
 }
 
 impl Default for Facts {
     fn default() -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        Self { sender, receiver: Mutex::new(Some(receiver)) }
+        Self { sender, receiver: Mutex::new(Some(receiver)), last: AtomicI64::new(0) }
     }
 }
 
@@ -79,6 +82,17 @@ impl Facts {
         self.sender.send(fact).ok();
     }
 
+    /// The time by which clients order what they are told, in nanoseconds since 1970: each is later than the one before,
+    /// also where the node's clock is set back. Taken before what it is for is looked at, so that what is told with a
+    /// later one is never older.
+    pub(crate) fn stamp(&self) -> Timestamp {
+        let now = now();
+        let later = |last: i64| now.max(last + 1);
+        let before =
+            self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(later(last)));
+        later(before.unwrap_or_else(|last| last))
+    }
+
     /// The end of the stream, with all that was told so far; `None` if somebody has it already.
     pub(crate) fn read(&self) -> Option<mpsc::UnboundedReceiver<Fact>> {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -88,6 +102,17 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stamps_are_in_order_whatever_the_clock_does() {
+        let facts = Facts::default();
+        let first = facts.stamp();
+        assert!(first >= now() - 60_000_000_000);
+        assert!(facts.stamp() > first);
+        let ahead = i64::MAX / 2;
+        facts.last.store(ahead, Ordering::Relaxed);
+        assert_eq!((facts.stamp(), facts.stamp()), (ahead + 1, ahead + 2));
+    }
 
     #[tokio::test]
     async fn facts_come_in_order_and_to_one_reader() {

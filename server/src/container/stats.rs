@@ -16,10 +16,11 @@ use super::state::{State, Timestamp, now};
 use crate::host::usage::{Details, Meter, Processes, Sample, Sampler};
 use crate::telemetry::blocking;
 
-/// A count is not made again for at least this long, and for as long as keeps the walks below one part in
-/// `SHARE` of one core.
+/// A count is not made again for at least this long, and for as long as keeps the walks of one container below one part
+/// in `SHARE` of one core, and those of the whole node below one in `NODE_SHARE`.
 const MIN_AGE: Duration = Duration::from_secs(15);
 const SHARE: u32 = 100;
+const NODE_SHARE: u32 = 20;
 /// Walks at a time on the whole node.
 static WALKS: Semaphore = Semaphore::const_new(2);
 /// How long a caller waits for the first count: most take less than a millisecond.
@@ -58,13 +59,17 @@ impl Gauge {
         self.sampler.close();
     }
 
-    /// True if a count is due; the caller makes it, and says `counted`.
-    fn is_due(&self) -> bool {
-        let mut counting = self.counting();
+    /// Since when, if a count is due that can wait; of one that never was made `None`, which cannot.
+    fn is_due(&self) -> Option<Option<Instant>> {
+        let counting = self.counting();
         let age = MIN_AGE.max(counting.took * SHARE);
         let due = !counting.under_way && counting.at.is_none_or(|at| at.elapsed() >= age);
-        counting.under_way |= due;
-        due
+        due.then_some(counting.at)
+    }
+
+    /// True for one of those who want to make a count; it says `counted` in the end.
+    fn begin(&self) -> bool {
+        !std::mem::replace(&mut self.counting().under_way, true)
     }
 
     fn counted(&self, began: Instant, written: Option<Written>) {
@@ -111,10 +116,47 @@ pub(crate) fn written(container: &Container) -> Option<Written> {
     container.gauge.counting().last
 }
 
+/// What the walks of the node may still take; below nothing while it makes up for a long one.
+#[derive(Debug, Default)]
+struct Allowance {
+    nanos: i128,
+    at: Option<Instant>,
+}
+
+impl Allowance {
+    /// Whether a walk that took so long the last time may be made now.
+    fn take(&mut self, now: Instant, took: Duration) -> bool {
+        let most = (MIN_AGE / NODE_SHARE).as_nanos().cast_signed();
+        let more = self.at.map_or(MIN_AGE, |at| now.saturating_duration_since(at)) / NODE_SHARE;
+        self.nanos = most.min(self.nanos + more.as_nanos().cast_signed());
+        self.at = Some(now);
+        let may = self.nanos > 0;
+        if may {
+            self.nanos -= took.as_nanos().cast_signed();
+        }
+        may
+    }
+}
+
+/// The containers whose count is due and may be made, the first ones and then those that have waited longest.
+fn due(containers: &[Arc<Container>]) -> Vec<&Arc<Container>> {
+    static ALLOWANCE: Mutex<Allowance> = Mutex::new(Allowance { nanos: 0, at: None });
+    let since = |one: &'_ Arc<Container>| one.gauge.is_due();
+    let mut due: Vec<_> = containers.iter().filter_map(|one| Some((since(one)?, one))).collect();
+    due.sort_by_key(|(since, _)| *since);
+    let mut allowance = ALLOWANCE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut may = |since: Option<Instant>, one: &Container| {
+        let took = one.gauge.counting().took;
+        since.is_none() || allowance.take(Instant::now(), took)
+    };
+    let due = due.into_iter().take_while(|(since, one)| may(*since, one));
+    due.map(|(_, one)| one).filter(|one| one.gauge.begin()).collect()
+}
+
 /// Has the counts that are due made, and waits a moment for those that there was none of yet.
 pub(crate) async fn count(node: &Arc<Node>, containers: &[Arc<Container>]) {
     let mut first = Vec::new();
-    for container in containers.iter().filter(|one| one.gauge.is_due()) {
+    for container in due(containers) {
         let is_first = written(container).is_none();
         let walk = count_one(node.clone(), container.clone());
         let span = tracing::debug_span!("count", container = %container.id());
@@ -148,18 +190,35 @@ mod tests {
     #[test]
     fn one_count_at_a_time_and_not_too_often() {
         let gauge = Gauge::default();
-        assert!(gauge.is_due());
-        assert!(!gauge.is_due(), "under way");
+        assert_eq!(gauge.is_due(), Some(None));
+        assert!(gauge.begin());
+        assert!(!gauge.begin(), "another's");
+        assert!(gauge.is_due().is_none(), "under way");
         let written = Written { at: 1, bytes: 2, inodes: 3 };
         gauge.counted(Instant::now(), Some(written));
-        assert!(!gauge.is_due(), "young");
+        assert!(gauge.is_due().is_none(), "young");
         assert_eq!(gauge.counting().last, Some(written));
-        gauge.counting().at = Instant::now().checked_sub(MIN_AGE);
-        assert!(gauge.is_due());
+        let then = Instant::now().checked_sub(MIN_AGE);
+        gauge.counting().at = then;
+        assert_eq!(gauge.is_due(), Some(then));
         gauge.counted(Instant::now(), None);
         assert_eq!(gauge.counting().last, Some(written), "the last one that there was");
         gauge.counting().at = Instant::now().checked_sub(MIN_AGE);
         gauge.counting().took = MIN_AGE;
-        assert!(!gauge.is_due(), "a walk that takes long is made seldom");
+        assert!(gauge.is_due().is_none(), "a walk that takes long is made seldom");
+    }
+
+    #[test]
+    fn long_walks_of_many_take_a_part_of_a_core_together() {
+        let (start, walk) = (Instant::now(), Duration::from_millis(300));
+        let mut allowance = Allowance::default();
+        let walks = (0..6000)
+            .filter(|tenth| allowance.take(start + Duration::from_millis(100) * *tenth, walk));
+        let took = walk * u32::try_from(walks.count()).unwrap();
+        let most = Duration::from_secs(600) / NODE_SHARE;
+        assert!((most..most + MIN_AGE / NODE_SHARE + walk).contains(&took), "{took:?}");
+        // Short ones are all made.
+        let later = start + Duration::from_secs(1000);
+        assert!((0..500).all(|_| allowance.take(later, Duration::from_millis(1))));
     }
 }

@@ -16,7 +16,6 @@ use tonic::codegen::BoxStream;
 use super::containerd::events::{Told, told};
 use super::to_proto;
 use crate::container::fact::{Became, Fact};
-use crate::container::state::now;
 use crate::sandbox::{Pods, Sandbox};
 
 /// Messages that a client may be behind. A pod of five containers makes a dozen in its life.
@@ -93,18 +92,16 @@ impl Events {
 
     async fn pump(&self, pods: &Pods) {
         let Some(mut facts) = pods.node.happened.read() else { return };
-        let mut last = 0;
         while let Some(fact) = facts.recv().await {
             // Looked up even if nobody listens: what is gone is kept until its last fact was read.
             let (sandbox, container) = (pods.sandbox_of_fact(&fact), pods.container_of_fact(&fact));
-            // Strictly later than the one before: clients order by it.
-            last = now().max(last + 1);
+            let at = pods.node.happened.stamp();
             let Some(sandbox) = sandbox else { continue };
             if self.cri.receiver_count() != 0 {
-                self.cri.send(Arc::new(message(pods, &fact, &sandbox, last))).ok();
+                self.cri.send(Arc::new(message(pods, &fact, &sandbox, at))).ok();
             }
             if self.containerd.receiver_count() != 0 {
-                let events = told(pods, &fact, &sandbox, container.as_deref(), last);
+                let events = told(pods, &fact, &sandbox, container.as_deref(), at);
                 events.into_iter().for_each(|one| drop(self.containerd.send(Arc::new(one))));
             }
         }
@@ -128,5 +125,38 @@ fn message(pods: &Pods, fact: &Fact, sandbox: &Sandbox, at: i64) -> cri::Contain
         created_at: at,
         pod_sandbox_status: Some(to_proto::sandbox_status(sandbox)),
         containers_statuses: containers.iter().map(|one| to_proto::container_status(one)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt;
+
+    fn event(number: usize) -> Arc<cri::ContainerEventResponse> {
+        let container_id = number.to_string();
+        Arc::new(cri::ContainerEventResponse { container_id, ..Default::default() })
+    }
+
+    #[tokio::test]
+    async fn who_does_not_keep_up_is_told_and_cut_off_and_nobody_else_notices() {
+        let (cri, containerd) = (broadcast::channel(BEHIND).0, broadcast::channel(1).0);
+        let events = Events { cri, containerd, stop: CancellationToken::new() };
+        let (mut keeps_up, mut almost, mut silent) =
+            (events.subscribe(), events.subscribe(), events.subscribe());
+        for number in 0..=BEHIND {
+            events.cri.send(event(number)).unwrap();
+            assert_eq!(keeps_up.next().await.unwrap().unwrap(), *event(number));
+            if number == 0 {
+                assert_eq!(almost.next().await.unwrap().unwrap(), *event(0));
+            }
+        }
+        assert_eq!(silent.next().await.unwrap().unwrap_err().code(), tonic::Code::DataLoss);
+        assert!(silent.next().await.is_none(), "what comes later would hide the gap");
+        for number in 1..=BEHIND {
+            assert_eq!(almost.next().await.unwrap().unwrap(), *event(number));
+        }
+        events.stop.cancel();
+        assert!(keeps_up.next().await.is_none());
     }
 }

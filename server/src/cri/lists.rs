@@ -6,8 +6,10 @@ use tonic::{Response, Status};
 
 use super::MAX_MESSAGE;
 
-/// Items of a message. With long labels one has some kilobytes, so a message stays far below what may be sent.
+/// Items of a message, and their bytes where it has more than one (CRI 1.36's streams): far below what may be sent, though
+/// the metrics of a pod of five containers alone have more than a hundred kilobytes.
 const PIECE: usize = 200;
+const PIECE_BYTES: usize = 1 << 20;
 
 /// A list in one message.
 ///
@@ -24,14 +26,22 @@ pub(super) fn whole<M: Message>(message: M, in_pieces: &str) -> Result<Response<
 
 /// Cuts a list that was made at once: every item is in exactly one message, and a change in between is in none. An
 /// empty list is no message.
-pub(super) fn pieces<T, M: Send + 'static>(
+pub(super) fn pieces<T: Message, M: Send + 'static>(
     items: Vec<T>,
     message: fn(Vec<T>) -> M,
 ) -> Response<BoxStream<M>> {
-    let mut messages = Vec::with_capacity(items.len().div_ceil(PIECE));
-    let mut items = items.into_iter().peekable();
-    while items.peek().is_some() {
-        messages.push(Ok(message(items.by_ref().take(PIECE).collect())));
+    let (mut messages, mut piece, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for item in items {
+        let size = item.encoded_len();
+        if piece.len() == PIECE || !piece.is_empty() && bytes + size > PIECE_BYTES {
+            messages.push(Ok(message(std::mem::take(&mut piece))));
+            bytes = 0;
+        }
+        bytes += size;
+        piece.push(item);
+    }
+    if !piece.is_empty() {
+        messages.push(Ok(message(piece)));
     }
     Response::new(Box::pin(tokio_stream::iter(messages)))
 }
@@ -41,8 +51,8 @@ mod tests {
     use super::*;
     use tokio_stream::StreamExt;
 
-    async fn cut(items: usize) -> Vec<usize> {
-        let stream = pieces((0..items).collect(), |piece| piece.len()).into_inner();
+    async fn cut(items: Vec<String>) -> Vec<usize> {
+        let stream = pieces(items, |piece| piece.len()).into_inner();
         stream.map(Result::unwrap).collect().await
     }
 
@@ -58,9 +68,18 @@ mod tests {
 
     #[tokio::test]
     async fn every_item_once_and_no_empty_message() {
-        assert_eq!(cut(0).await, Vec::<usize>::new());
-        assert_eq!(cut(1).await, [1]);
-        assert_eq!(cut(PIECE).await, [PIECE]);
-        assert_eq!(cut(2 * PIECE + 1).await, [PIECE, PIECE, 1]);
+        let small = |items| vec![String::new(); items];
+        assert_eq!(cut(small(0)).await, Vec::<usize>::new());
+        assert_eq!(cut(small(1)).await, [1]);
+        assert_eq!(cut(small(PIECE)).await, [PIECE]);
+        assert_eq!(cut(small(2 * PIECE + 1)).await, [PIECE, PIECE, 1]);
+    }
+
+    #[tokio::test]
+    async fn large_items_are_few_in_a_message_and_one_at_least() {
+        let large = |bytes| "x".repeat(bytes);
+        assert_eq!(cut(vec![large(PIECE_BYTES / 2 - 10); 5]).await, [2, 2, 1]);
+        assert_eq!(cut(vec![large(2 * PIECE_BYTES); 2]).await, [1, 1]);
+        assert_eq!(cut(vec![large(0), large(PIECE_BYTES), large(0)]).await, [1, 1, 1]);
     }
 }

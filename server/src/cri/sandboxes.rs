@@ -12,7 +12,6 @@ use super::from_proto::{self, SandboxFilter};
 use super::in_flight::{InFlight, Key, config_hash, patience};
 use super::lists::whole;
 use super::{info, status, to_proto};
-use crate::container::state::now;
 use crate::error::Error;
 use crate::operation::What;
 use crate::sandbox::{self, Pods, Sandbox};
@@ -126,6 +125,8 @@ pub(super) async fn show(
     request: cri::PodSandboxStatusRequest,
 ) -> Answer<cri::PodSandboxStatusResponse> {
     let sandbox = pods.sandbox(&request.pod_sandbox_id)?;
+    // Before the states, which may change while they are read: the event of that is then the later one.
+    let timestamp = pods.node.happened.stamp();
     let info = if request.verbose {
         let (pods, sandbox) = (pods.clone(), sandbox.clone());
         blocking(move || Ok(info::sandbox(&pods, &sandbox))).await?
@@ -137,7 +138,7 @@ pub(super) async fn show(
         status: Some(to_proto::sandbox_status(&sandbox)),
         info,
         containers_statuses: containers.iter().map(|one| to_proto::container_status(one)).collect(),
-        timestamp: now(),
+        timestamp,
     }))
 }
 

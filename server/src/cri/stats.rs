@@ -110,7 +110,9 @@ async fn measure_pods(
     let (disk, pods) = (disk(pods), pods.clone());
     let read = move || {
         let of_pod = |(sandbox, containers): &Running| {
-            let containers = containers.iter().map(|one| of_container(one, &disk)).collect();
+            let containers = containers.iter().map(|one| of_container(one, &disk));
+            // Those that ended meanwhile use nothing that could be told.
+            let containers = containers.filter(|stats| stats.cpu.is_some()).collect();
             let sample = pod_sample(&pods, sandbox);
             to_proto::sandbox(sandbox, sample.as_ref(), interfaces(sandbox), containers)
         };

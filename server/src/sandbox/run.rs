@@ -340,5 +340,8 @@ pub(crate) async fn undo(pods: &Pods, sandbox: Arc<Sandbox>) {
     sandbox.set_plan(left.into_iter().map(|(resource, _)| resource).collect());
     sandbox.apply(Event::Down).ok();
     sandbox.keep_somehow(&pods.node).await;
-    pods.insert_sandbox(sandbox);
+    pods.insert_sandbox(sandbox.clone());
+    for became in [Became::Created, Became::Stopped] {
+        pods.node.happened.of_sandbox(sandbox.id(), became);
+    }
 }

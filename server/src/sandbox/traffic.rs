@@ -33,7 +33,7 @@ pub(crate) struct Direction {
 /// The interfaces of a pod but its loopback.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Interfaces {
-    /// The one that CNI made.
+    /// The one that CNI made, or where that is not to be seen, another.
     pub default: Option<Interface>,
     pub others: Vec<Interface>,
 }
@@ -101,6 +101,10 @@ fn parse(table: &str) -> Option<Interfaces> {
             _ => interfaces.others.push(interface),
         }
     }
+    // A pod may have renamed its own, and the kubelet takes it for granted that there is one.
+    if interfaces.default.is_none() && !interfaces.others.is_empty() {
+        interfaces.default = Some(interfaces.others.remove(0));
+    }
     Some(interfaces)
 }
 
@@ -124,6 +128,9 @@ Inter-|   Receive                                                |  Transmit
         assert_eq!(eth0.sent, Direction { bytes: 5678, packets: 34, errors: 3, dropped: 4 });
         let [net1] = &interfaces.others[..] else { panic!("{:?}", interfaces.others) };
         assert_eq!((net1.name.as_str(), net1.received.bytes, net1.sent.packets), ("net1", 99, 2));
+        let renamed = parse(&TABLE.replace("eth0", "mine")).unwrap();
+        assert_eq!(renamed.default.unwrap().name, "mine");
+        assert_eq!(renamed.others.len(), 1);
         assert_eq!(parse("a\nb\nbroken\n"), None);
         assert_eq!(parse("a\nb\neth0: 1 2 3\n"), None);
     }

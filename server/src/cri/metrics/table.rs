@@ -105,6 +105,11 @@ macro_rules! pressure {
     };
 }
 
+/// Of all processors together, as cAdvisor labels it where it does not tell them apart.
+fn whole_cpu(nanoseconds: u64) -> Series {
+    (vec!["total".to_owned()], nanoseconds / NANOS)
+}
+
 fn stalled(pressure: Option<Pressure>, of: fn(&Pressure) -> Stall) -> Option<u64> {
     pressure.map(|pressure| of(&pressure).total / NANOS)
 }
@@ -156,7 +161,7 @@ fn device_usage(of: &OfContainer, series: &mut Vec<Series>) {
 
 /// cAdvisor shows of a pod's own cgroup what dashboards sum by pod.
 pub(super) const POD: &[Metric<OfPod>] = &[
-    single!(Counter "container_cpu_usage_seconds_total", "Cumulative cpu time consumed in seconds", |of: &OfPod| Some(of.sample.as_ref()?.usage.cpu / NANOS)),
+    labelled!(Counter "container_cpu_usage_seconds_total", ["cpu"], "Cumulative cpu time consumed in seconds", |of: &OfPod, series| series.extend(of.sample.as_ref().map(|sample| whole_cpu(sample.usage.cpu)))),
     single!(Counter "container_cpu_user_seconds_total", "Cumulative user cpu time consumed in seconds", |of: &OfPod| of.sample.as_ref().map(|_| of.details.user / NANOS)),
     single!(Counter "container_cpu_system_seconds_total", "Cumulative system cpu time consumed in seconds", |of: &OfPod| of.sample.as_ref().map(|_| of.details.system / NANOS)),
     single!(Gauge "container_memory_usage_bytes", "Current memory usage in bytes, including all memory regardless of when it was accessed", |of: &OfPod| Some(of.sample.as_ref()?.usage.memory.usage)),
@@ -213,7 +218,7 @@ pub(super) const CONTAINER: &[Metric<OfContainer>] = &[
     single!(Counter "container_cpu_cfs_throttled_periods_total", "Number of throttled periods of the cpu quota", |of: &OfContainer| Some(of.details.throttled_periods)),
     single!(Counter "container_cpu_cfs_throttled_seconds_total", "Total time that it was throttled, in seconds", |of: &OfContainer| Some(of.details.throttled / NANOS)),
     single!(Counter "container_cpu_system_seconds_total", "Cumulative system cpu time consumed in seconds", |of: &OfContainer| Some(of.details.system / NANOS)),
-    single!(Counter "container_cpu_usage_seconds_total", "Cumulative cpu time consumed in seconds", |of: &OfContainer| Some(of.sample.usage.cpu / NANOS)),
+    labelled!(Counter "container_cpu_usage_seconds_total", ["cpu"], "Cumulative cpu time consumed in seconds", |of: &OfContainer, series| series.push(whole_cpu(of.sample.usage.cpu))),
     single!(Counter "container_cpu_user_seconds_total", "Cumulative user cpu time consumed in seconds", |of: &OfContainer| Some(of.details.user / NANOS)),
     single!(Gauge "container_file_descriptors", "Number of open file descriptors", |of: &OfContainer| Some(of.processes.descriptors)),
     labelled!(Gauge "container_fs_inodes_free", ["device"], "Number of inodes that are free on its disk", |of: &OfContainer, series| series.push((vec![of.disk.device.name.clone()], of.disk.inodes_free))),

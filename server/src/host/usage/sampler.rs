@@ -4,7 +4,7 @@
 //! share them. The rate is that of the last whole window; the first begins where the cgroup did.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Meter, Usage};
 
@@ -49,7 +49,7 @@ impl Sampler {
     ) -> Option<Sample> {
         self.with(began, open, |open| {
             let usage = open.meter.usage()?;
-            let nano_cores = open.window.rate(usage.at, usage.cpu);
+            let nano_cores = open.window.rate(Instant::now(), usage.cpu);
             Some(Sample { usage, nano_cores })
         })
     }
@@ -72,8 +72,9 @@ impl Sampler {
     ) -> Option<T> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*slot, Slot::Unread) {
-            let window = Window { from: (began, 0), rate: None };
-            *slot = Slot::Open(Box::new(Open { meter: open()?, window }));
+            let meter = open()?;
+            let window = Window { from: ago(began).map(|began| (began, 0)), rate: None };
+            *slot = Slot::Open(Box::new(Open { meter, window }));
         }
         match &mut *slot {
             Slot::Open(open) => work(open),
@@ -94,23 +95,30 @@ impl Sampler {
     }
 }
 
+/// When that was, by a clock that nobody sets; `None` if it is still to come.
+fn ago(at: i64) -> Option<Instant> {
+    let at = UNIX_EPOCH + Duration::from_nanos(u64::try_from(at).ok()?);
+    Instant::now().checked_sub(SystemTime::now().duration_since(at).ok()?)
+}
+
 #[derive(Debug)]
 struct Window {
-    /// Time and use of the processor when it began.
-    from: (i64, u64),
+    /// Time and use of the processor when it began; nothing until it is known.
+    from: Option<(Instant, u64)>,
     rate: Option<u64>,
 }
 
 impl Window {
-    fn rate(&mut self, at: i64, cpu: u64) -> Option<u64> {
-        let elapsed = u64::try_from(at - self.from.0).unwrap_or(0);
-        if u128::from(elapsed) < MIN_WINDOW.as_nanos() {
+    fn rate(&mut self, at: Instant, cpu: u64) -> Option<u64> {
+        let (began, before) = *self.from.get_or_insert((at, cpu));
+        let elapsed = at.saturating_duration_since(began);
+        if elapsed < MIN_WINDOW {
             return self.rate;
         }
-        let used = u128::from(cpu.saturating_sub(self.from.1)) * 1_000_000_000;
-        let rate = u64::try_from(used / u128::from(elapsed)).unwrap_or(u64::MAX);
-        self.rate = (u128::from(elapsed) <= MAX_WINDOW.as_nanos()).then_some(rate);
-        self.from = (at, cpu);
+        let used = u128::from(cpu.saturating_sub(before)) * 1_000_000_000;
+        let rate = u64::try_from(used / elapsed.as_nanos()).unwrap_or(u64::MAX);
+        self.rate = (elapsed <= MAX_WINDOW).then_some(rate);
+        self.from = Some((at, cpu));
         self.rate
     }
 }
@@ -119,18 +127,29 @@ impl Window {
 mod tests {
     use super::*;
 
-    const SECOND: i64 = 1_000_000_000;
-
     #[test]
     fn rates_are_of_whole_windows() {
-        let mut window = Window { from: (0, 0), rate: None };
-        assert_eq!(window.rate(SECOND / 2, 7), None, "too short, and there was none before");
-        assert_eq!(window.rate(2 * SECOND, 1_000_000_000), Some(500_000_000));
-        assert_eq!(window.rate(2 * SECOND + 1, 2_000_000_000), Some(500_000_000), "the last one's");
-        assert_eq!(window.rate(3 * SECOND, 1_000_000_000), Some(0));
-        assert_eq!(window.rate(200 * SECOND, 9_000_000_000), None, "nobody asked for minutes");
-        assert_eq!(window.rate(201 * SECOND, 9_000_000_001), Some(1));
-        assert_eq!(window.rate(190 * SECOND, 9_000_000_009), Some(1), "the clock was set back");
+        let start = Instant::now();
+        let after = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let mut window = Window { from: Some((start, 0)), rate: None };
+        assert_eq!(window.rate(after(0.5), 7), None, "too short, and there was none before");
+        assert_eq!(window.rate(after(2.), 1_000_000_000), Some(500_000_000));
+        assert_eq!(window.rate(after(2.001), 2_000_000_000), Some(500_000_000), "the last one's");
+        assert_eq!(window.rate(after(3.), 1_000_000_000), Some(0));
+        assert_eq!(window.rate(after(200.), 9_000_000_000), None, "nobody asked for minutes");
+        assert_eq!(window.rate(after(201.), 9_000_000_001), Some(1));
+    }
+
+    /// The clock was set back since it began.
+    #[test]
+    fn without_a_beginning_the_first_reading_is_one() {
+        assert_eq!(ago(i64::MAX), None);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        assert!(ago(i64::try_from(now).unwrap() - 1_000_000).is_some());
+        let start = Instant::now();
+        let mut window = Window { from: None, rate: None };
+        assert_eq!(window.rate(start, 5_000_000_000), None);
+        assert_eq!(window.rate(start + Duration::from_secs(2), 7_000_000_000), Some(1_000_000_000));
     }
 
     #[test]
