@@ -16,7 +16,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn they_are_scripts() {
-    for name in ["vm", "vm-test", "vm-node"] {
+    for name in ["vm", "vm-test", "vm-node", "vm-some"] {
         let checked = Command::new("bash").arg("-n").arg(script(name)).output().unwrap();
         assert!(checked.status.success(), "{name}: {}", text(&checked.stderr));
     }
@@ -147,6 +147,66 @@ fn machines_run_beside_each_other_and_one_that_fails_fails_all() {
     let out = text(&ran.stdout);
     assert!(ran.status.success(), "{out}");
     assert!(out.lines().any(|line| line.starts_with("unsettled     systemd   1 ok")), "{out}");
+}
+
+/// Two tests in a machine that is a shell script, with limits that only what is looked at reaches.
+fn some(machine: &str, limits: &[(&str, &str)]) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["vm-some", "vm-test", "vm-table.awk", "vm-skips"] {
+        std::fs::copy(script(name), dir.path().join(name)).unwrap();
+    }
+    let says = "say() { echo \"test s::$1 ... $2\"; }\n\
+                sum() { echo; echo \"test result: ok. $1 passed; 0 failed; $2 ignored; 0 measured\"; }\n";
+    for (name, text) in
+        [("vm", format!("{says}{machine}")), ("tests", "printf 's::%s: test\n' a b".to_owned())]
+    {
+        let path = dir.path().join(name);
+        std::fs::write(&path, format!("#!/bin/bash\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+    }
+    let mut command = Command::new(dir.path().join("vm-some"));
+    command.arg(dir.path()).arg(dir.path().join("tests")).arg("s::");
+    command.env("VM_OUTPUT", dir.path().join("output")).env("PODWRIGHT_TOOLS", dir.path());
+    for name in ["VM_BEGIN", "VM_BOX", "VM_STILL"] {
+        command.env(name, "1000");
+    }
+    let ran = command.envs(limits.iter().copied()).output().unwrap();
+    (ran.status.code(), text(&ran.stdout) + &text(&ran.stderr))
+}
+
+#[test]
+fn some_tests_in_a_machine_pass_when_all_have() {
+    for passes in ["say a ok; say b ok; sum 2 0", "say a ok; say b ignored; sum 1 1"] {
+        let (status, out) = some(passes, &[]);
+        assert!(status == Some(0) && !out.contains("NOT TESTED"), "{out}");
+    }
+    for fails in [
+        "say a ok; say b FAILED; echo 'test result: FAILED. 1 passed; 1 failed'",
+        "say a ok; sum 1 0",
+        "sum 0 0",
+        "say a ok; printf 'test s::b ... '; echo '== s:: ended'",
+        "say a ok; exit 124",
+        "say a ok; printf 'test s::b ... '; exit 125",
+    ] {
+        let (status, out) = some(fails, &[]);
+        assert!(status == Some(1) && !out.contains("NOT TESTED"), "{fails}: {out}");
+    }
+}
+
+#[test]
+fn a_machine_that_cannot_or_is_slow_fails_nothing_and_a_test_that_hangs_does() {
+    let (status, out) = some("exit 125", &[]);
+    assert!(status == Some(0) && out.contains("NOT TESTED"), "{out}");
+    let (status, out) = some("exec sleep 1000", &[("VM_BEGIN", "1")]);
+    assert!(status == Some(0) && out.contains("no test began"), "{out}");
+    let goes_on = "while sleep 0.1; do say a ok; done";
+    let (status, out) = some(goes_on, &[("VM_BOX", "1")]);
+    assert!(status == Some(0) && out.contains("NOT TESTED") && out.contains("the rest"), "{out}");
+    let (status, out) = some(&format!("say b FAILED; {goes_on}"), &[("VM_BOX", "1")]);
+    assert!(status == Some(1) && out.contains("1 failed"), "{out}");
+    let (status, out) = some("printf 'test s::a ... '; exec sleep 1000", &[("VM_STILL", "2")]);
+    assert!(status == Some(1) && out.contains("nothing was heard"), "{out}");
 }
 
 #[test]
