@@ -2,7 +2,7 @@
 //!
 //! A chain for the attachment accepts what goes to the pod's own network, and masquerades the rest but multicast;
 //! a rule for each address leads to it. Taken away is the chain with all that leads to it, whether or not the pod's
-//! addresses are still known.
+//! addresses are still known, and what newer executables may have written in its place.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -49,7 +49,7 @@ pub(crate) fn del(job: &Job<'_>, addresses: &[IpNet]) -> Result<()> {
             other => other.map_err(|problem| problem.of(job))?,
         }
     }
-    Ok(())
+    rules::nftables::remove(job).map_err(|e| job.refused(format_args!("nf_tables: {e}")))
 }
 
 fn steps(network: &str, container_id: &str, addresses: &[IpNet], family: Family) -> Vec<Step> {

@@ -14,21 +14,21 @@ use crate::netlink::{Message, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Socket, attr
 
 /// `NFNL_SUBSYS_NFTABLES`, as the upper half of a message's kind.
 const NFTABLES: u16 = 10 << 8;
-const NEW_CHAIN: u16 = NFTABLES | 3;
+pub(super) const NEW_CHAIN: u16 = NFTABLES | 3;
 const GET_CHAIN: u16 = NFTABLES | 4;
 const DEL_CHAIN: u16 = NFTABLES | 5;
-const NEW_RULE: u16 = NFTABLES | 6;
-const GET_RULE: u16 = NFTABLES | 7;
-const DEL_RULE: u16 = NFTABLES | 8;
+pub(super) const NEW_RULE: u16 = NFTABLES | 6;
+pub(super) const GET_RULE: u16 = NFTABLES | 7;
+pub(super) const DEL_RULE: u16 = NFTABLES | 8;
 const BEGIN: u16 = 16;
 const END: u16 = 17;
 /// At the end of the chain, not at its beginning.
 const NLM_F_APPEND: u16 = 0x800;
 
-const TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
-const RULE_CHAIN: u16 = 2;
-const RULE_HANDLE: u16 = 3;
+pub(super) const TABLE: u16 = 1;
+pub(super) const CHAIN_NAME: u16 = 3;
+pub(super) const RULE_CHAIN: u16 = 2;
+pub(super) const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
 const RULE_COMPAT: u16 = 5;
 const COMPAT_PROTOCOL: u16 = 1;
@@ -48,7 +48,7 @@ pub(crate) fn add(addition: &Addition) -> io::Result<Outcome> {
     attempt(|| {
         let tables = Tables::open(addition.table, addition.family)?;
         let Some(messages) = tables.missing(addition)? else { return Ok(Outcome::Doubtful) };
-        tables.commit(messages)
+        commit(&tables.socket, messages)
     })
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn remove(removal: &Removal, may_doubt: bool) -> io::Result<Outcome> 
         let Some(messages) = tables.present(removal, may_doubt)? else {
             return Ok(Outcome::Doubtful);
         };
-        tables.commit(messages)
+        commit(&tables.socket, messages)
     })
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn has_any(table: Table, family: Family, chains: &[String]) -> io::Re
 }
 
 /// What was there when it was read may be gone, and the other way round.
-fn attempt(once: impl Fn() -> io::Result<Outcome>) -> io::Result<Outcome> {
+pub(super) fn attempt(once: impl Fn() -> io::Result<Outcome>) -> io::Result<Outcome> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -81,7 +81,8 @@ fn attempt(once: impl Fn() -> io::Result<Outcome>) -> io::Result<Outcome> {
     }
 }
 
-fn is_passing(e: &io::Error) -> bool {
+/// Worth another try.
+pub(super) fn is_passing(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),
         Some(libc::ENOENT | libc::EEXIST | libc::EBUSY | libc::EINTR | libc::EAGAIN)
@@ -121,25 +122,14 @@ impl Tables {
 
     /// None if there is no such chain, or nothing in it.
     fn rules(&self, chain: &str) -> io::Result<Vec<Found>> {
-        let message = self.message(GET_RULE, NLM_F_DUMP).with_text(RULE_CHAIN, chain);
-        let bodies = match self.socket.ask(message) {
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Vec::new(),
-            other => other?,
+        let head = head(self.family);
+        let bodies = rules(&self.socket, head, self.table.name(), chain)?;
+        let found = |body: &Vec<u8>| {
+            let expressions = attribute(body, RULE_EXPRESSIONS).unwrap_or_default();
+            let handle = attribute(body, RULE_HANDLE)?.to_vec();
+            Some(Found { handle, expressions: expression::parse(expressions) })
         };
-        let mut rules = Vec::new();
-        for body in &bodies {
-            let find = |wanted| {
-                attributes(body, HEAD_LEN).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
-            };
-            // Older kernels give the rules of every chain.
-            let here = find(RULE_CHAIN).is_some_and(|name| crate::netlink::text(name) == chain)
-                && find(TABLE).is_some_and(|name| crate::netlink::text(name) == self.table.name());
-            if let Some(handle) = find(RULE_HANDLE).filter(|_| here) {
-                let expressions = expression::parse(find(RULE_EXPRESSIONS).unwrap_or_default());
-                rules.push(Found { handle: handle.to_vec(), expressions });
-            }
-        }
-        Ok(rules)
+        Ok(bodies.iter().filter_map(found).collect())
     }
 
     /// The requests that do what is missing; none if there is a doubt about it.
@@ -236,22 +226,47 @@ impl Tables {
     fn del_rule(&self, chain: &str, handle: &[u8]) -> Message {
         self.message(DEL_RULE, 0).with_text(RULE_CHAIN, chain).with(RULE_HANDLE, handle)
     }
+}
 
-    fn commit(&self, messages: Vec<Message>) -> io::Result<Outcome> {
-        if messages.is_empty() {
-            return Ok(Outcome::Done);
-        }
-        // Of no family, and the subsystem where others have nothing.
-        let mut edge = [0; HEAD_LEN];
-        edge[2..].copy_from_slice(&(NFTABLES >> 8).to_be_bytes());
-        let last = messages.len() - 1;
-        let mut all = vec![Message::new(BEGIN, 0, &edge).quiet()];
-        let quiet = |(at, message): (usize, Message)| {
-            if at == last { message } else { message.quiet() }
-        };
-        all.extend(messages.into_iter().enumerate().map(quiet));
-        all.push(Message::new(END, 0, &edge).quiet());
-        self.socket.transact(&all)?;
-        Ok(Outcome::Done)
+pub(super) fn attribute(body: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(body, HEAD_LEN).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+}
+
+/// A chain's rules, as the kernel tells them; none if there is no such chain.
+pub(super) fn rules(
+    socket: &Socket,
+    head: [u8; HEAD_LEN],
+    table: &str,
+    chain: &str,
+) -> io::Result<Vec<Vec<u8>>> {
+    let message = Message::new(GET_RULE, NLM_F_DUMP, &head).with_text(TABLE, table);
+    let mut bodies = match socket.ask(message.with_text(RULE_CHAIN, chain)) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Vec::new(),
+        other => other?,
+    };
+    // Older kernels give the rules of every chain.
+    let is = |body: &[u8], kind, name| {
+        attribute(body, kind).is_some_and(|value| crate::netlink::text(value) == name)
+    };
+    bodies.retain(|body| is(body, RULE_CHAIN, chain) && is(body, TABLE, table));
+    Ok(bodies)
+}
+
+/// All of it, or nothing.
+pub(super) fn commit(socket: &Socket, messages: Vec<Message>) -> io::Result<Outcome> {
+    if messages.is_empty() {
+        return Ok(Outcome::Done);
     }
+    // Of no family, and the subsystem where others have nothing.
+    let mut edge = [0; HEAD_LEN];
+    edge[2..].copy_from_slice(&(NFTABLES >> 8).to_be_bytes());
+    let last = messages.len() - 1;
+    let mut all = vec![Message::new(BEGIN, 0, &edge).quiet()];
+    let quiet = |(at, message): (usize, Message)| {
+        if at == last { message } else { message.quiet() }
+    };
+    all.extend(messages.into_iter().enumerate().map(quiet));
+    all.push(Message::new(END, 0, &edge).quiet());
+    socket.transact(&all)?;
+    Ok(Outcome::Done)
 }

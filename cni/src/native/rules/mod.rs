@@ -23,6 +23,7 @@ mod expression;
 mod flow;
 mod kernel;
 pub(crate) mod name;
+pub(crate) mod nftables;
 mod restore;
 mod route;
 mod rule;

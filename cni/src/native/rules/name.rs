@@ -4,18 +4,26 @@ use sha2::{Digest, Sha512};
 
 /// Of the name of a chain: shorter than the tables allow.
 const CHAIN_LEN: usize = 28;
+/// Of each of the two hashes.
+const NFTABLES_HASH_LEN: usize = 16;
 /// Of a comment that portmap cuts.
 const MAX_COMMENT: usize = 255;
 
 /// The chain of an attachment: a prefix, and as much of a hash as there is room for.
 pub(crate) fn chain(prefix: &str, network: &str, container_id: &str) -> String {
-    let hash = Sha512::digest(format!("{network}{container_id}"));
-    let mut name = format!("CNI-{prefix}");
-    for byte in hash {
-        name.push_str(&format!("{byte:02x}"));
-    }
+    let mut name = format!("CNI-{prefix}{}", hash(&format!("{network}{container_id}")));
     name.truncate(CHAIN_LEN);
     name
+}
+
+fn hash(text: &str) -> String {
+    Sha512::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How the comment of what masquerades begins where it is nftables' own.
+pub(crate) fn nftables_comment(network: &str, ifname: &str, container_id: &str) -> String {
+    let part = |text: &str| hash(text)[..NFTABLES_HASH_LEN].to_owned();
+    format!("{}-{}", part(network), part(&format!("{ifname}:{container_id}")))
 }
 
 /// The comment of what masquerades.
