@@ -355,3 +355,21 @@ fn print(settings: &Settings, all: &[Figures]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lists_of_a_full_node_are_judged_by_their_99th_percentile() {
+        let full = LISTED_PODS * LISTED_CONTAINERS;
+        let mut samples = Samples::default();
+        (0..98).for_each(|_| samples.add(Duration::from_millis(1)));
+        (0..2).for_each(|_| samples.add(Duration::from_millis(6)));
+        assert_eq!(verdict("ListContainers", &samples, full).unwrap(), "p99 ≤ 5 ms **miss**");
+        (0..100).for_each(|_| samples.add(Duration::from_millis(1)));
+        assert_eq!(verdict("ListContainers", &samples, full).unwrap(), "p99 ≤ 5 ms ok");
+        assert_eq!(verdict("ListContainers", &samples, full - 1), None);
+        assert_eq!(verdict("ListContainerStats", &samples, full), None);
+    }
+}
