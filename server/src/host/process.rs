@@ -1,9 +1,10 @@
 //! A process that we did not fork, known by its pid and the time at which it started.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,15 @@ pub(crate) fn working_in(dir: &Path) -> Vec<(u32, u64)> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir))
         .filter_map(|pid| Some((pid, start_time(pid)?)))
+        .collect()
+}
+
+/// Every directory that is some process's working directory: one look at all of them, where many are asked about.
+pub(crate) fn working_directories() -> HashSet<PathBuf> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return HashSet::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok())
         .collect()
 }
 
@@ -221,6 +231,7 @@ mod tests {
         assert_eq!(working_in(&path), []);
         let mut child = Command::new("sleep").arg("60").current_dir(&path).spawn().unwrap();
         let found = working_in(&path);
+        assert!(working_directories().contains(&path));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(found.iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), [child.id()]);
