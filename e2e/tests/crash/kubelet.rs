@@ -73,6 +73,8 @@ pub(crate) struct Life<'n> {
     stopping: bool,
     /// The one that ends by itself was seen to be gone by then.
     gone_by: Option<i64>,
+    /// The ends in the log of that attempt that came of starts which failed.
+    void: usize,
     ready: bool,
     /// Calls that failed and were tried again.
     pub(crate) retries: usize,
@@ -119,6 +121,7 @@ impl<'n> Life<'n> {
             runs: None,
             stopping: false,
             gone_by: None,
+            void: 0,
             ready: false,
             retries: 0,
             said: Vec::new(),
@@ -187,8 +190,7 @@ impl<'n> Life<'n> {
 
     /// Once the shim has written down how the container that ends by itself ended, nobody may say that it was later.
     fn note_end(&mut self) {
-        let log = std::fs::read_to_string(self.log_path(Which::Ends)).unwrap_or_default();
-        if self.gone_by.is_none() && log.contains("ends now") {
+        if self.gone_by.is_none() && self.ends_logged() > self.void {
             let pods = self.node.world.path("state/pods");
             eventually("the shim to write the exit down", || {
                 let found = self.node.world.sh(&format!("find {} -name exit.json", pods.display()));
@@ -196,6 +198,11 @@ impl<'n> Life<'n> {
             });
             self.gone_by = Some(now());
         }
+    }
+
+    fn ends_logged(&self) -> usize {
+        let log = std::fs::read_to_string(self.log_path(Which::Ends)).unwrap_or_default();
+        log.matches("ends now").count()
     }
 
     /// The pod's sandbox, if it is ready; else one step towards it.
@@ -247,6 +254,12 @@ impl<'n> Life<'n> {
         self.exits.see(&status)?;
         match status.state() {
             ContainerState::ContainerCreated => {
+                if let Which::Ends = which
+                    && self.may_fail
+                {
+                    // What ran in a start that failed, and whose failure a kill kept from being recorded, has not run.
+                    (self.void, self.gone_by) = (self.ends_logged(), None);
+                }
                 self.node.world.start_container(&found.id)?;
                 Ok(None)
             }
@@ -260,7 +273,7 @@ impl<'n> Life<'n> {
                 // Before it is removed: a removal whose answer is lost may be done all the same, and what ran for a
                 // moment has written to that attempt's log.
                 self.attempts[which as usize] += 1;
-                self.gone_by = None;
+                (self.void, self.gone_by) = (0, None);
                 self.node.world.remove_container(&found.id)?;
                 Ok(None)
             }
