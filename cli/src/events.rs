@@ -21,8 +21,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitCode> {
     let mut events = daemon.runtime.get_container_events(GetEventsRequest {}).await?.into_inner();
     let mut names = Names::default();
-    for one in daemon.containers().await? {
-        names.insert(one.id, one.metadata.map(|metadata| metadata.name).unwrap_or_default());
+    if !args.json {
+        for one in daemon.containers().await? {
+            names.insert(one.id, one.metadata.map(|metadata| metadata.name).unwrap_or_default());
+        }
     }
     while let Some(event) = events.message().await? {
         let line = match args.json {

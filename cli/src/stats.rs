@@ -30,15 +30,13 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, daemon: &mut Daemon) -> anyhow::Result<ExitCode> {
     let live = std::io::stdout().is_terminal() && !args.once && !args.json;
-    if !live {
-        // Once is too little for a rate where nobody has asked in the last minutes.
-        let (list, all) = usage::listed(daemon).await?;
-        if usage::of(&list.stats, &all).iter().any(|one| one.nano_cores.is_none()) {
-            tokio::time::sleep(RATE).await;
-        }
-    }
     loop {
-        let (list, all) = usage::listed(daemon).await?;
+        let (mut list, mut all) = usage::listed(daemon).await?;
+        // Once is too little for a rate where nobody has asked in the last minutes.
+        if !live && usage::of(&list.stats, &all).iter().any(|one| one.nano_cores.is_none()) {
+            tokio::time::sleep(RATE).await;
+            (list, all) = usage::listed(daemon).await?;
+        }
         let text = match args.json {
             true => format!("{:#}\n", json::message(&list)?),
             false => table(&usage::of(&list.stats, &all)),

@@ -74,25 +74,18 @@ impl Runtime {
         }
         let capabilities = attachment.capabilities.by_name();
         let mut last: Option<CniResult> = None;
-        let mut recorded = Value::Null;
-        let mut record = |result: &CniResult| {
-            if recorded != result.raw {
-                cache::write(&self.cache_dir, network, attachment, result)?;
-                recorded = result.raw.clone();
-            }
-            Ok::<_, Error>(())
-        };
         for plugin in network.plugins() {
-            // A chain that is cut short is taken down with what it had: firewall knows its rules by the addresses.
-            last.as_ref().map_or(Ok(()), &mut record)?;
             let previous = last.as_ref();
             let config = Config { network, plugin, previous, capabilities: &capabilities };
             let step = Step { verb: Verb::Add, config, attachment, deadline };
-            last = Some(self.add_one(&step)?);
+            let result = self.add_one(&step)?;
+            // A chain that is cut short is taken down with what it had: firewall knows its rules by the addresses.
+            if previous.is_none_or(|previous| previous.raw != result.raw) {
+                cache::write(&self.cache_dir, network, attachment, &result)?;
+            }
+            last = Some(result);
         }
-        let result = last.ok_or_else(|| Error::invalid("the network has no plugins"))?;
-        record(&result)?;
-        Ok(result)
+        last.ok_or_else(|| Error::invalid("the network has no plugins"))
     }
 
     /// Detaches a container and releases what its attachment holds: idempotent, and with or without a

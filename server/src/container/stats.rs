@@ -59,12 +59,16 @@ impl Gauge {
         self.sampler.close();
     }
 
-    /// Since when, if a count is due that can wait; of one that never was made `None`, which cannot.
-    fn is_due(&self) -> Option<Option<Instant>> {
+    fn is_due(&self) -> bool {
         let counting = self.counting();
         let age = MIN_AGE.max(counting.took * SHARE);
-        let due = !counting.under_way && counting.at.is_none_or(|at| at.elapsed() >= age);
-        due.then_some(counting.at)
+        !counting.under_way && counting.at.is_none_or(|at| at.elapsed() >= age)
+    }
+
+    /// When the last count was made, `None` if there was none, and how long it took.
+    fn last_count(&self) -> (Option<Instant>, Duration) {
+        let counting = self.counting();
+        (counting.at, counting.took)
     }
 
     /// True for one of those who want to make a count; it says `counted` in the end.
@@ -141,16 +145,15 @@ impl Allowance {
 /// The containers whose count is due and may be made, the first ones and then those that have waited longest.
 fn due(containers: &[Arc<Container>]) -> Vec<&Arc<Container>> {
     static ALLOWANCE: Mutex<Allowance> = Mutex::new(Allowance { nanos: 0, at: None });
-    let since = |one: &'_ Arc<Container>| one.gauge.is_due();
-    let mut due: Vec<_> = containers.iter().filter_map(|one| Some((since(one)?, one))).collect();
-    due.sort_by_key(|(since, _)| *since);
+    let due = containers.iter().filter(|one| one.gauge.is_due());
+    let mut due: Vec<_> = due.map(|one| (one.gauge.last_count(), one)).collect();
+    due.sort_by_key(|(last, _)| *last);
     let mut allowance = ALLOWANCE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut may = |since: Option<Instant>, one: &Container| {
-        let took = one.gauge.counting().took;
-        since.is_none() || allowance.take(Instant::now(), took)
-    };
-    let due = due.into_iter().take_while(|(since, one)| may(*since, one));
-    due.map(|(_, one)| one).filter(|one| one.gauge.begin()).collect()
+    let may = due.into_iter().take_while(|((at, took), _)| {
+        // Somebody waits for the first.
+        at.is_none() || allowance.take(Instant::now(), *took)
+    });
+    may.map(|(_, one)| one).filter(|one| one.gauge.begin()).collect()
 }
 
 /// Has the counts that are due made, and waits a moment for those that there was none of yet.
@@ -190,22 +193,24 @@ mod tests {
     #[test]
     fn one_count_at_a_time_and_not_too_often() {
         let gauge = Gauge::default();
-        assert_eq!(gauge.is_due(), Some(None));
+        assert!(gauge.is_due());
+        assert_eq!(gauge.last_count().0, None);
         assert!(gauge.begin());
         assert!(!gauge.begin(), "another's");
-        assert!(gauge.is_due().is_none(), "under way");
+        assert!(!gauge.is_due(), "under way");
         let written = Written { at: 1, bytes: 2, inodes: 3 };
         gauge.counted(Instant::now(), Some(written));
-        assert!(gauge.is_due().is_none(), "young");
+        assert!(!gauge.is_due(), "young");
         assert_eq!(gauge.counting().last, Some(written));
         let then = Instant::now().checked_sub(MIN_AGE);
         gauge.counting().at = then;
-        assert_eq!(gauge.is_due(), Some(then));
+        assert!(gauge.is_due());
+        assert_eq!(gauge.last_count().0, then);
         gauge.counted(Instant::now(), None);
         assert_eq!(gauge.counting().last, Some(written), "the last one that there was");
         gauge.counting().at = Instant::now().checked_sub(MIN_AGE);
         gauge.counting().took = MIN_AGE;
-        assert!(gauge.is_due().is_none(), "a walk that takes long is made seldom");
+        assert!(!gauge.is_due(), "a walk that takes long is made seldom");
     }
 
     #[test]

@@ -72,21 +72,27 @@ fn is_cgroup(dir: &Path) -> bool {
 
 /// Everybody in the cgroup, not in those below it.
 pub(crate) fn processes(cgroups_path: &str) -> Vec<i32> {
-    let mut pids: Vec<i32> = directories(&relative(cgroups_path))
-        .iter()
-        .filter_map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok())
-        .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
-        .collect();
-    pids.sort_unstable();
-    pids.dedup();
-    pids
+    let mut pids = Vec::new();
+    directories(&relative(cgroups_path)).iter().for_each(|dir| members(dir, &mut pids));
+    each_once(pids)
+}
+
+fn members(dir: &Path, pids: &mut Vec<i32>) {
+    let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
 }
 
 /// Everybody in the cgroup at `dir` and in those below it.
 fn everybody(dir: &Path, pids: &mut Vec<i32>) {
-    let own = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    pids.extend(own.lines().filter_map(|line| line.parse::<i32>().ok()));
+    members(dir, pids);
     children(dir).for_each(|child| everybody(&child, pids));
+}
+
+/// A process is in a cgroup of each hierarchy.
+fn each_once(mut pids: Vec<i32>) -> Vec<i32> {
+    pids.sort_unstable();
+    pids.dedup();
+    pids
 }
 
 fn children(dir: &Path) -> impl Iterator<Item = PathBuf> {
@@ -94,7 +100,8 @@ fn children(dir: &Path) -> impl Iterator<Item = PathBuf> {
     entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir())
 }
 
-/// Kills everybody in the cgroup and in those below it, and removes them. No error if there is none. Blocks for five seconds at most.
+/// Kills everybody in the cgroup and in those below it, and removes them. No error if there is none. Blocks for five
+/// seconds at most.
 ///
 /// # Errors
 /// A text that says who would not die.
@@ -114,6 +121,7 @@ pub(crate) fn end(cgroups_path: &str) -> Result<(), String> {
         }
         let mut pids = Vec::new();
         dirs.iter().for_each(|dir| everybody(dir, &mut pids));
+        let pids = each_once(pids);
         for pid in pids.iter().copied().filter_map(Pid::from_raw) {
             kill_process(pid, Signal::KILL).ok();
         }

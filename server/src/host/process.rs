@@ -85,37 +85,38 @@ pub(crate) fn kill(pid: u32, started: u64, limit: Duration) -> Result<(), String
     Ok(())
 }
 
+/// The pids of all processes.
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Those of all processes, with the time at which each started.
+fn those(is_one: impl Fn(u32) -> bool) -> Vec<(u32, u64)> {
+    pids().filter(|pid| is_one(*pid)).filter_map(|pid| Some((pid, start_time(pid)?))).collect()
+}
+
+fn working_directory(pid: u32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
 /// Every process whose working directory is `dir`, with the time at which it started.
 pub(crate) fn working_in(dir: &Path) -> Vec<(u32, u64)> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir))
-        .filter_map(|pid| Some((pid, start_time(pid)?)))
-        .collect()
+    those(|pid| working_directory(pid).is_some_and(|cwd| cwd == dir))
 }
 
 /// Every directory that is some process's working directory: one look at all of them, where many are asked about.
 pub(crate) fn working_directories() -> HashSet<PathBuf> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return HashSet::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok())
-        .collect()
+    pids().filter_map(working_directory).collect()
 }
 
 /// Every process that was executed with a variable that `is_wanted`, spelled `NAME=value`, with the time at which it
 /// started.
 fn told(is_wanted: impl Fn(&[u8]) -> bool) -> Vec<(u32, u64)> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(&is_wanted)
-        })
-        .filter_map(|pid| Some((pid, start_time(pid)?)))
-        .collect()
+    those(|pid| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(&is_wanted)
+    })
 }
 
 /// Kills every process whose working directory is `dir`, and what they start meanwhile. Blocks for `limit` at most.
